@@ -1,0 +1,1 @@
+"""Bodies from timm as Detectron2 backbones with an FPN."""

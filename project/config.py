@@ -1,0 +1,196 @@
+"""Every config key of the project, and the one way in which programs find their config."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+import project.registration  # noqa: F401  (a config names what it registers)
+from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
+from project.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def add_project_config(cfg: CfgNode) -> None:
+    """Add the project's keys, with their defaults, to a Detectron2 config."""
+    # ---- the backbone
+    cfg.MODEL.TIMM = CfgNode()
+    # timm model of build_timm_fpn_backbone; build_resnest50_fpn_backbone does not read it.
+    cfg.MODEL.TIMM.NAME = "resnest50d"
+    # BN, SyncBN or FrozenBN, in the body. What MODEL.BACKBONE.FREEZE_AT freezes is as in FrozenBN.
+    cfg.MODEL.TIMM.NORM = "BN"
+
+    # ---- weights
+    # Take from MODEL.WEIGHTS what fits, where it does not fill all that it should: fine-tuning a
+    # detector on other classes, say. What was left is always printed.
+    cfg.MODEL.WEIGHTS_ALLOW_PARTIAL = False
+
+    # ---- data sets
+    # Folder of the "tiny PASCAL VOC" layout; tiny_voc_* and custom_* are registered from it.
+    cfg.DATASETS.ROOT = "data"
+    # Any other COCO-format data, as custom_train and custom_test; relative to DATASETS.ROOT.
+    cfg.DATASETS.TRAIN_JSON = ""
+    cfg.DATASETS.TRAIN_IMAGES = ""
+    cfg.DATASETS.TEST_JSON = ""
+    cfg.DATASETS.TEST_IMAGES = ""
+    # The set that --format-only exports; "" stands for the one in DATASETS.TEST.
+    cfg.DATASETS.SUBMISSION = ""
+
+    # ---- the console
+    # Seconds after which a progress line is printed, even where fewer than 20 iterations are done.
+    cfg.LOG_PERIOD_SECONDS = 10.0
+
+
+def get_project_cfg() -> CfgNode:
+    """Detectron2's default config with the project's keys."""
+    cfg = get_cfg()
+    add_project_config(cfg)
+    return cfg
+
+
+def load_config(
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    *,
+    default_config: str,
+    weights: str = "",
+    resume: bool = False,
+) -> CfgNode:
+    """The config of a program, from the first of these that there is, then ``opts`` on top:
+
+    1. ``config_file``;
+    2. the config stored in the checkpoint, where weights are given or a run is resumed;
+    3. ``config.yaml`` beside that checkpoint;
+    4. ``default_config``.
+
+    Which one it was is logged.
+
+    Args:
+        config_file: path of a YAML file, "" for none.
+        opts: ``KEY VALUE KEY VALUE ...``.
+        default_config: the recipe where nothing else is said: weights of other projects, say.
+            Relative weights are looked up in its ``OUTPUT_DIR`` too, unless ``opts`` name one.
+        weights: the checkpoint; "" stands for ``MODEL.WEIGHTS`` in ``opts``.
+        resume: the checkpoint is the newest one in the output directory.
+
+    Raises:
+        UserError: a file is missing or no YAML, or a key or value is wrong.
+    """
+    given = parse_opts(opts)
+    if weights:
+        given["MODEL.WEIGHTS"] = weights
+    cfg = get_project_cfg()
+    if config_file:
+        _merge_file(cfg, config_file)
+        source = config_file
+    else:
+        fallback = get_project_cfg()
+        _merge_file(fallback, default_config)
+        output_dir = given.get("OUTPUT_DIR", fallback.OUTPUT_DIR)
+        checkpoint = newest_checkpoint(output_dir) if resume else given.get("MODEL.WEIGHTS", "")
+        source = _merge_config_of_weights(cfg, checkpoint, output_dir)
+        if source is None:
+            cfg, source = fallback, default_config
+    _merge_opts(cfg, given)
+    logger.info(f"Config: {source}" + (f", then {' '.join(opts)}" if opts else ""))
+    return cfg
+
+
+def parse_opts(opts: Sequence[str]) -> dict[str, str]:
+    """``KEY VALUE ...`` of a command line as a dictionary.
+
+    Raises:
+        UserError: a key has no value, or an option stands after them.
+    """
+    late = [word for word in opts[::2] if word.startswith("--")]
+    if late:
+        raise UserError(f"{late[0]} must stand before the KEY VALUE pairs")
+    if len(opts) % 2:
+        raise UserError(f"KEY VALUE pairs: {opts[-1]!r} has no value")
+    return dict(zip(opts[::2], opts[1::2], strict=True))
+
+
+def _merge_config_of_weights(cfg: CfgNode, weights: str, output_dir: str) -> str | None:
+    """Merge what a checkpoint says about its config; the place it was found, or None."""
+    if not weights or "://" in weights:
+        return None
+    path = find_weights(weights, output_dir)
+    stored = read_checkpoint(path).get("config")
+    beside = Path(path).with_name("config.yaml")
+    if isinstance(stored, str):
+        source = f"stored in {path}"
+        _merge_yaml(cfg, stored, source=f"the config {source}")
+    elif beside.is_file():
+        source = str(beside)
+        _merge_file(cfg, source)
+    else:
+        return None
+    # The device belongs to the machine that trained, not to the recipe.
+    cfg.MODEL.DEVICE = get_cfg().MODEL.DEVICE
+    return source
+
+
+def _merge_file(cfg: CfgNode, path: str) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"--config-file: there is no file {path!r}")
+    try:
+        # Detectron2's default would build any Python object that a YAML tag names.
+        loaded = cfg.load_yaml_with_base(path, allow_unsafe=False)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a plain YAML file: {_one_line(error)}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {_one_line(error)}") from error
+    _merge(cfg, loaded, path)
+
+
+def _merge_yaml(cfg: CfgNode, text: str, source: str) -> None:
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not plain YAML: {_one_line(error)}") from error
+    _merge(cfg, loaded, source)
+
+
+def _merge(cfg: CfgNode, loaded: dict, source: str) -> None:
+    if not isinstance(loaded, dict):
+        raise UserError(f"{source} holds no config keys")
+    try:
+        cfg.merge_from_other_cfg(CfgNode(loaded))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UserError(f"{source}: {_one_line(error)}{_similar_key(cfg, error)}") from error
+
+
+def _merge_opts(cfg: CfgNode, given: dict[str, str]) -> None:
+    for key, value in given.items():
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError) as error:
+            raise UserError(f"{key} {value}: {_one_line(error)}{_similar_key(cfg, key)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())
+
+
+def _similar_key(cfg: CfgNode, wrong: object) -> str:
+    """ "; did you mean ..." for an unknown key, which is the last word of Detectron2's message."""
+    keys = list(_flat_keys(cfg))
+    text = _one_line(wrong) if isinstance(wrong, Exception) else str(wrong)
+    word = text.split()[-1].strip("'\"")
+    if word in keys:
+        return ""
+    similar = difflib.get_close_matches(word, keys, n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""
+
+
+def _flat_keys(cfg: CfgNode, prefix: str = ""):
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

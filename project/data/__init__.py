@@ -1,0 +1,1 @@
+"""Datasets in COCO format: registration, checks, and generated pictures."""

@@ -1,0 +1,224 @@
+"""Register the data sets that a config speaks of, and check them before any long work.
+
+The "tiny PASCAL VOC" layout under ``DATASETS.ROOT``::
+
+    train_images/  pascal_train.json           -> tiny_voc_train
+    test_images/   test.json                   -> tiny_voc_test (no annotations: export only)
+                   test_annotations.json       -> tiny_voc_test_annotated
+    train_images/  pascal_train_split.json     -> tiny_voc_train_split
+                   pascal_val.json             -> tiny_voc_val
+
+and any other COCO-format data as ``custom_train`` and ``custom_test``.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from project.data.categories import Categories, read_categories
+from project.data.coco_records import coco_records
+from project.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """Where one data set is: the COCO JSON and the folder that its file names are relative to."""
+
+    name: str
+    json_file: Path
+    image_root: Path
+
+
+_TINY_VOC = {
+    "tiny_voc_train": ("pascal_train.json", "train_images"),
+    "tiny_voc_train_split": ("pascal_train_split.json", "train_images"),
+    "tiny_voc_val": ("pascal_val.json", "train_images"),
+    "tiny_voc_test": ("test.json", "test_images"),
+    "tiny_voc_test_annotated": ("test_annotations.json", "test_images"),
+}
+
+
+def dataset_files(cfg: CfgNode) -> dict[str, DatasetFiles]:
+    """The files of every data set that the config can name, there or not."""
+    root = Path(cfg.DATASETS.ROOT)
+    files = dict(_TINY_VOC)
+    if cfg.DATASETS.TRAIN_JSON:
+        files["custom_train"] = (cfg.DATASETS.TRAIN_JSON, cfg.DATASETS.TRAIN_IMAGES)
+    if cfg.DATASETS.TEST_JSON:
+        files["custom_test"] = (cfg.DATASETS.TEST_JSON, cfg.DATASETS.TEST_IMAGES)
+    return {
+        name: DatasetFiles(name, root / json_file, root / images)
+        for name, (json_file, images) in files.items()
+    }
+
+
+def require_dataset(cfg: CfgNode, name: str) -> DatasetFiles:
+    """The files of data set ``name``, which are there.
+
+    Raises:
+        UserError: no such name, no data root, no JSON, or no image folder.
+    """
+    known = dataset_files(cfg)
+    if name not in known:
+        custom = {"custom_train": "DATASETS.TRAIN_JSON", "custom_test": "DATASETS.TEST_JSON"}
+        if name in custom:
+            raise UserError(f"data set custom_*: set {custom[name]} (and its images) for {name!r}")
+        raise UserError(f"there is no data set {name!r}; known: {', '.join(known)}")
+    files = known[name]
+    root = Path(cfg.DATASETS.ROOT)
+    if not root.is_dir():
+        raise UserError(
+            f"no data at DATASETS.ROOT {str(root)!r}: expected {files.json_file.name} and"
+            f" {files.image_root.name}/ in that folder (python scripts/generate_dataset.py makes"
+            " one to try; README: data layout)"
+        )
+    if not files.json_file.is_file():
+        raise UserError(f"data set {name!r}: there is no file {str(files.json_file)!r}")
+    if not files.image_root.is_dir():
+        raise UserError(f"data set {name!r}: there is no folder {str(files.image_root)!r}")
+    return files
+
+
+def register_datasets(cfg: CfgNode, categories: Categories) -> None:
+    """Register every data set whose files are there; what is registered already is replaced."""
+    for files in dataset_files(cfg).values():
+        name = files.name
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        if not files.json_file.is_file():
+            continue
+        DatasetCatalog.register(
+            name, partial(coco_records, files.json_file, files.image_root, categories)
+        )
+        MetadataCatalog.get(name).set(
+            json_file=str(files.json_file),
+            image_root=str(files.image_root),
+            evaluator_type="coco",
+            thing_classes=list(categories.names),
+            thing_dataset_id_to_contiguous_id=categories.contiguous_ids,
+        )
+
+
+def resolve_categories(cfg: CfgNode, stored: Mapping | None, *, must_agree: bool) -> Categories:
+    """The categories of a run: from the training JSON, else the checkpoint, else the test JSON.
+
+    Args:
+        stored: "categories" of a checkpoint, id -> name, if it has them.
+        must_agree: whether the checkpoint's must be those of the data (not in fine-tuning).
+
+    Raises:
+        UserError: two of them disagree, or there are none.
+    """
+    known = dataset_files(cfg)
+    sources: list[tuple[str, Categories]] = []
+    for name in cfg.DATASETS.TRAIN:
+        if name in known and known[name].json_file.is_file():
+            sources.append(_categories_of(known[name]))
+    if stored and (must_agree or not sources):
+        sources.append(("the checkpoint", Categories.from_mapping(stored)))
+    if not sources:
+        for name in _test_names(cfg):
+            if name in known and known[name].json_file.is_file():
+                sources.append(_categories_of(known[name]))
+    if not sources:
+        require_dataset(cfg, next(iter([*cfg.DATASETS.TRAIN, *_test_names(cfg)]), ""))
+    (first_source, first), *others = sources
+    if not first.ids:
+        raise UserError(f"{first_source} has no categories")
+    for source, categories in others:
+        if categories != first:
+            raise UserError(
+                f"the categories of {source} and of {first_source} disagree:"
+                f" {categories.difference(first)}"
+            )
+    for name in _test_names(cfg):
+        if name in known and known[name].json_file.is_file():
+            source, categories = _categories_of(known[name])
+            if not categories.is_part_of(first):
+                raise UserError(
+                    f"the categories of {source} and of {first_source} disagree:"
+                    f" {categories.difference(first)}"
+                )
+    return first
+
+
+def _test_names(cfg: CfgNode) -> list[str]:
+    names = list(cfg.DATASETS.TEST)
+    return names + [cfg.DATASETS.SUBMISSION] * bool(cfg.DATASETS.SUBMISSION)
+
+
+def _categories_of(files: DatasetFiles) -> tuple[str, Categories]:
+    return str(files.json_file), read_categories(read_coco_json(files.json_file), files.json_file)
+
+
+def read_coco_json(path: Path) -> dict:
+    """The content of a COCO JSON; kept in memory while the file does not change.
+
+    Raises:
+        UserError: the file is no JSON (cut off, say), or not of COCO's layout.
+    """
+    status = os.stat(path)
+    return _read_coco_json(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read_coco_json(path: str, size: int, mtime_ns: int) -> dict:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON (cut off?): {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        raise UserError(f"{path} is not in COCO format: it has no list of images")
+    return content
+
+
+def has_annotations(files: DatasetFiles) -> bool:
+    """Whether the JSON has ground truth to evaluate against."""
+    return bool(read_coco_json(files.json_file).get("annotations"))
+
+
+def check_images(files: DatasetFiles, shown: int = 3) -> None:
+    """Check that every picture of the JSON is in the folder.
+
+    Raises:
+        UserError: some are missing; the first few are named.
+    """
+    images = read_coco_json(files.json_file)["images"]
+    missing = _missing((image.get("file_name", "") for image in images), files.image_root)
+    if missing:
+        names = ", ".join(missing[:shown]) + ", ..." * (len(missing) > shown)
+        raise UserError(
+            f"{len(missing)} of {len(images)} pictures of {files.json_file} are not in"
+            f" {files.image_root}: {names}"
+        )
+
+
+def _missing(file_names: Iterable[str], folder: Path) -> list[str]:
+    # One listing instead of a stat for each: thousands of stats take minutes on network disks.
+    listed = {entry.name for entry in os.scandir(folder)}
+    return [
+        name
+        for name in file_names
+        if name not in listed and not (os.sep in name and (folder / name).is_file())
+    ]
+
+
+def sets_with_annotations(cfg: CfgNode, names: Sequence[str] = ()) -> list[str]:
+    """Those of the config's data sets (or of ``names``) that can be evaluated on."""
+    known = dataset_files(cfg)
+    return [
+        name
+        for name in names or known
+        if name in known and known[name].json_file.is_file() and has_annotations(known[name])
+    ]

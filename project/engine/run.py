@@ -1,0 +1,184 @@
+"""The three jobs of ``train_net.py``, and what is checked before any of them starts."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
+from project.data.datasets import (
+    check_images,
+    has_annotations,
+    register_datasets,
+    require_dataset,
+    resolve_categories,
+    sets_with_annotations,
+)
+from project.engine.console import log_to_file
+from project.engine.trainer import Trainer
+from project.errors import UserError
+from project.evaluation.detections import check_output_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with a config.
+
+    Attributes:
+        eval_only: evaluate ``MODEL.WEIGHTS`` instead of training.
+        submission: path of the submission file to write instead of evaluating, "" for none.
+        resume: go on from the newest checkpoint of ``OUTPUT_DIR``.
+        overwrite: replace the run in ``OUTPUT_DIR``, or the submission file.
+    """
+
+    eval_only: bool = False
+    submission: str = ""
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self):
+        if self.submission and not self.eval_only:
+            raise UserError("--format-only needs --eval-only")
+        if self.resume and (self.eval_only or self.overwrite):
+            raise UserError("--resume goes with neither --eval-only nor --overwrite")
+
+
+def prepare(cfg: CfgNode, job: Job) -> None:
+    """Check in seconds all that could stop the job later; complete ``cfg`` from the data.
+
+    Sets ``MODEL.ROI_HEADS.NUM_CLASSES`` and, in training, leaves out of ``DATASETS.TEST`` what
+    cannot be evaluated on.
+
+    Raises:
+        UserError: see the functions called.
+    """
+    stored = _stored_categories(cfg, job)
+    if job.submission:
+        check_output_file(job.submission, job.overwrite)
+        name = submission_set(cfg)
+        check_images(require_dataset(cfg, name))
+    elif job.eval_only:
+        for name in cfg.DATASETS.TEST:
+            _require_annotations(cfg, name)
+            check_images(require_dataset(cfg, name))
+    else:
+        for name in cfg.DATASETS.TRAIN:
+            _require_annotations(cfg, name)
+            check_images(require_dataset(cfg, name))
+        cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
+        for name in cfg.DATASETS.TEST:
+            check_images(require_dataset(cfg, name))
+    categories = resolve_categories(cfg, stored, must_agree=job.eval_only or job.resume)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
+    register_datasets(cfg, categories)
+    if not job.eval_only:
+        _claim_output_dir(Path(cfg.OUTPUT_DIR), job)
+
+
+def run(cfg: CfgNode, job: Job) -> dict | list | None:
+    """Do the job; called in every process, after :func:`prepare` in the first one.
+
+    Returns:
+        Metrics of training or evaluation, or the detections of an export.
+    """
+    # Processes that were spawned have registered nothing yet.
+    categories = resolve_categories(
+        cfg, _stored_categories(cfg, job), must_agree=job.eval_only or job.resume
+    )
+    register_datasets(cfg, categories)
+    log_to_file(cfg.OUTPUT_DIR, comm.get_rank())
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    if job.eval_only:
+        return _evaluate(cfg, job)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if comm.is_main_process():
+        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump())
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=job.resume)
+    return trainer.train()
+
+
+def submission_set(cfg: CfgNode) -> str:
+    """The data set that ``--format-only`` exports."""
+    if cfg.DATASETS.SUBMISSION:
+        return cfg.DATASETS.SUBMISSION
+    if len(cfg.DATASETS.TEST) != 1:
+        raise UserError(
+            f"--format-only writes one data set; DATASETS.TEST has {len(cfg.DATASETS.TEST)}: name"
+            " one with DATASETS.SUBMISSION"
+        )
+    return cfg.DATASETS.TEST[0]
+
+
+def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
+    model = Trainer.build_model(cfg)
+    checkpointer = Trainer.build_checkpointer(cfg, model)
+    extra = checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    if job.submission:
+        return Trainer.export_submission(cfg, model, submission_set(cfg), job.submission)
+    iteration = extra.get("iteration", -1) + 1
+    evaluators = [
+        Trainer.build_evaluator(cfg, name, iteration=iteration) for name in cfg.DATASETS.TEST
+    ]
+    return Trainer.test(cfg, model, evaluators)
+
+
+def _stored_categories(cfg: CfgNode, job: Job) -> dict | None:
+    """The categories that the weights of the job were trained for, where they say so."""
+    path = cfg.MODEL.WEIGHTS
+    if job.resume:
+        path = newest_checkpoint(cfg.OUTPUT_DIR)
+    elif job.eval_only and not path:
+        raise UserError("--eval-only needs MODEL.WEIGHTS FILE at the end of the command")
+    if not path:
+        return None
+    return read_checkpoint(find_weights(path, cfg.OUTPUT_DIR)).get("categories")
+
+
+def _require_annotations(cfg: CfgNode, name: str) -> None:
+    if has_annotations(require_dataset(cfg, name)):
+        return
+    others = sets_with_annotations(cfg)
+    which = f"those with annotations are: {', '.join(others)}" if others else "no other set has any"
+    raise UserError(
+        f"data set {name!r} has no annotations; {which} (choose with DATASETS.TEST; --format-only"
+        " FILE writes a submission without them)"
+    )
+
+
+def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
+    usable = sets_with_annotations(cfg, cfg.DATASETS.TEST)
+    left = [name for name in cfg.DATASETS.TEST if name not in usable]
+    if left:
+        logger.warning(f"No evaluation while training on {', '.join(left)}: no annotations there")
+    return usable
+
+
+_RUN_FILES = ("model_*.pth", "*.pth.tmp", "latest.pth", "last_checkpoint", "metrics.json")
+_RUN_FILES += ("events.out.tfevents.*", "log.txt*", "config.yaml", "evaluation*.json")
+
+
+def _claim_output_dir(output_dir: Path, job: Job) -> None:
+    """Make the run's directory; refuse to mix two runs in one."""
+    holds_run = any((output_dir / name).exists() for name in ("last_checkpoint", "metrics.json"))
+    if holds_run and not job.resume:
+        if not job.overwrite:
+            raise UserError(
+                f"OUTPUT_DIR {str(output_dir)!r} already holds a run; add --resume to go on with"
+                " it, --overwrite to replace it, or OUTPUT_DIR OTHER at the end of the command"
+            )
+        for pattern in _RUN_FILES:
+            for path in output_dir.glob(pattern):
+                path.unlink()
+        shutil.rmtree(output_dir / "inference", ignore_errors=True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {str(output_dir)!r}: {error.strerror}") from error

@@ -1,0 +1,27 @@
+"""Mistakes that a user can make, and how a program reports them."""
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake of the user: its message says in one line what is wrong, where, and what to do."""
+
+
+class MissingDependencyError(UserError, ImportError):
+    """A package that the project cannot do without is not installed."""
+
+
+def reports_user_errors(main: Callable) -> Callable:
+    """Decorate a program's ``main``: a :class:`UserError` ends it with one line and exit code 2."""
+
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return wrapper

@@ -1,0 +1,1 @@
+"""COCO metrics and submission files."""

@@ -1,0 +1,122 @@
+"""COCO's average precision of boxes and masks (cocodataset.org, "Detection evaluation")."""
+
+import contextlib
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+from project.data.categories import Categories
+
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """In percent; NaN where there is no ground truth to find.
+
+    Attributes:
+        summary: "AP" (mean over IoU .50 to .95 and classes), "AP50", "AP75", and "APs", "APm",
+            "APl" of objects below 32^2, up to 96^2, and above, in pixels.
+        per_class: name -> {"AP", "AP50", "instances" (of the ground truth, without crowds)}.
+    """
+
+    summary: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+
+    def to_json(self) -> dict:
+        """Plain data; NaN becomes None, which JSON can say."""
+        return {
+            **{name: _or_none(value) for name, value in self.summary.items()},
+            "per_class": {
+                name: {key: _or_none(value) for key, value in values.items()}
+                for name, values in self.per_class.items()
+            },
+        }
+
+
+def evaluate_detections(
+    coco_json: Mapping, detections: Sequence[Mapping], iou_type: str, categories: Categories
+) -> AveragePrecision:
+    """Compare detections with a COCO JSON's annotations.
+
+    Args:
+        coco_json: content of the JSON, with "images" and "annotations".
+        detections: COCO results with the JSON's image and category ids.
+        iou_type: "bbox" or "segm".
+    """
+    ground_truth = _index(_complete(coco_json, categories))
+    # With a box in it, the size of a detection would be that of its box also for masks.
+    dropped = "bbox" if iou_type == "segm" else "segmentation"
+    results = [{k: v for k, v in item.items() if k != dropped} for item in detections]
+    instances = Counter(
+        annotation["category_id"]
+        for annotation in ground_truth.dataset["annotations"]
+        if not annotation["iscrowd"]
+    )
+    if results:
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval_faster(
+                ground_truth, ground_truth.loadRes(results), iou_type, print_function=_silent
+            )
+            evaluation.params.catIds = list(categories.ids)
+            evaluation.run()
+        # (T IoU thresholds, R recalls, K classes, A areas, M numbers of detections)
+        precision = evaluation.eval["precision"]
+        stats = evaluation.stats[:6]
+    else:
+        precision = np.zeros((10, 101, len(categories.ids), 4, 3))
+        for index, category_id in enumerate(categories.ids):
+            if not instances[category_id]:
+                precision[:, :, index] = -1
+        stats = np.full(6, 0.0 if instances else -1.0)
+    summary = {name: _percent(value) for name, value in zip(SUMMARY, stats, strict=True)}
+    per_class = {}
+    for index, (category_id, name) in enumerate(categories.to_mapping().items()):
+        of_class = precision[:, :, index, 0, -1]
+        per_class[name] = {
+            "AP": _percent_mean(of_class),
+            "AP50": _percent_mean(of_class[0]),
+            "instances": instances[category_id],
+        }
+    return AveragePrecision(summary, per_class)
+
+
+def _complete(coco_json: Mapping, categories: Categories) -> dict:
+    """A copy with what COCO's evaluation needs: ids from 1 (it takes 0 for "unmatched"), iscrowd."""
+    annotations = [
+        {"iscrowd": 0, **annotation, "id": number}
+        for number, annotation in enumerate(coco_json["annotations"], start=1)
+    ]
+    named = [{"id": i, "name": name} for i, name in categories.to_mapping().items()]
+    return {**coco_json, "annotations": annotations, "categories": named}
+
+
+def _index(dataset: dict) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = COCO(dataset)
+        for annotation in index.dataset["annotations"]:
+            if "area" not in annotation:
+                annotation["area"] = float(index.annToMask(annotation).sum())
+    return index
+
+
+def _silent(*args, **kwargs) -> None:
+    """faster-coco-eval's progress texts; the console has a table instead."""
+
+
+def _percent(value: float) -> float:
+    return math.nan if value < 0 else 100 * float(value)
+
+
+def _percent_mean(precision: np.ndarray) -> float:
+    valid = precision[precision > -1]
+    return 100 * float(valid.mean()) if valid.size else math.nan
+
+
+def _or_none(value: float) -> float | None:
+    return None if isinstance(value, float) and math.isnan(value) else value

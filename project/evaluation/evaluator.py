@@ -1,0 +1,146 @@
+"""Detectron2 evaluators: COCO metrics of a set with annotations, detections of one without."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from tabulate import tabulate
+
+from project.data.categories import Categories
+from project.data.datasets import read_coco_json
+from project.evaluation.coco_metrics import SUMMARY, AveragePrecision, evaluate_detections
+from project.evaluation.detections import to_coco_results, write_json
+
+logger = logging.getLogger(__name__)
+
+IOU_TYPES = ("bbox", "segm")
+
+
+class DetectionCollector(DatasetEvaluator):
+    """Collects the detections of a data set, from all processes, with the ids of its JSON.
+
+    ``evaluate()`` returns the list on the main process and None on the others.
+    """
+
+    def __init__(self, dataset_name: str, categories: Categories):
+        self.dataset_name = dataset_name
+        self.categories = categories
+        self.detections: list[dict] = []
+
+    def reset(self) -> None:
+        self.detections = []
+
+    def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
+        """See ``DatasetEvaluator``; ``outputs`` hold "instances" in pixels of the whole picture."""
+        for record, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to(torch.device("cpu"))
+            self.detections += to_coco_results(instances, record["image_id"], self.categories)
+
+    def evaluate(self) -> list[dict] | None:
+        gathered = comm.gather(self.detections, dst=0)
+        if not comm.is_main_process():
+            return None
+        return [detection for part in gathered for detection in part]
+
+
+class COCOInstanceEvaluator(DetectionCollector):
+    """Box and mask AP on a data set with annotations.
+
+    Writes ``output_dir/<result_file>``, ``output_dir/inference/<dataset>/detections.json`` and
+    ``dataset.json`` beside the latter.
+
+    Args:
+        iteration: iterations that the model has been trained for, None where it is not known.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        categories: Categories,
+        output_dir: str,
+        *,
+        result_file: str = "evaluation.json",
+        iteration: int | None = None,
+    ):
+        super().__init__(dataset_name, categories)
+        self.output_dir = Path(output_dir)
+        self.result_file = result_file
+        self.iteration = iteration
+
+    def evaluate(self) -> OrderedDict | None:
+        """Returns {"bbox": {"AP": ..., "AP-<class>": ...}, "segm": ...}, in percent."""
+        detections = super().evaluate()
+        if detections is None:
+            return None
+        metadata = MetadataCatalog.get(self.dataset_name)
+        folder = self.output_dir / "inference" / self.dataset_name
+        write_json(detections, folder / "detections.json")
+        coco_json = read_coco_json(Path(metadata.json_file))
+        write_json(
+            {
+                "dataset": self.dataset_name,
+                "json": str(Path(metadata.json_file).resolve()),
+                "images": str(Path(metadata.image_root).resolve()),
+                "num_images": len(coco_json["images"]),
+                "categories": self.categories.to_mapping(),
+            },
+            folder / "dataset.json",
+            indent=2,
+        )
+        results = {
+            iou_type: evaluate_detections(coco_json, detections, iou_type, self.categories)
+            for iou_type in IOU_TYPES
+        }
+        write_json(
+            {
+                "dataset": self.dataset_name,
+                "iteration": self.iteration,
+                **{iou_type: precision.to_json() for iou_type, precision in results.items()},
+            },
+            self.output_dir / self.result_file,
+            indent=2,
+        )
+        title = f"{self.dataset_name}: {len(detections)} detections"
+        logger.info(f"{title}\n{format_table(results)}")
+        return OrderedDict(
+            (
+                iou_type,
+                {
+                    **precision.summary,
+                    **{f"AP-{name}": value["AP"] for name, value in precision.per_class.items()},
+                },
+            )
+            for iou_type, precision in results.items()
+        )
+
+
+def format_table(results: dict[str, AveragePrecision]) -> str:
+    """The AP of boxes and masks for the console: in all, by size, and per class."""
+    labels = {"bbox": "box", "segm": "mask"}
+    rows = [
+        [labels[iou_type], *(precision.summary[key] for key in SUMMARY)]
+        for iou_type, precision in results.items()
+    ]
+    first = next(iter(results.values()))
+    class_rows = [
+        [
+            name,
+            first.per_class[name]["instances"],
+            *(p.per_class[name][key] for p in results.values() for key in ("AP", "AP50")),
+        ]
+        for name in first.per_class
+    ]
+    headers = ["class", "instances"]
+    headers += [f"{labels[iou_type]} {key}" for iou_type in results for key in ("AP", "AP50")]
+    return "\n".join(
+        [
+            tabulate(rows, headers=["", *SUMMARY], floatfmt=".2f", tablefmt="simple"),
+            "",
+            tabulate(class_rows, headers=headers, floatfmt=".2f", tablefmt="simple"),
+        ]
+    )

@@ -1,0 +1,12 @@
+"""Put the project's parts into Detectron2's registries, once, when first needed.
+
+Everything that uses the registries (``add_project_config``, ``project.engine``) imports this
+module; nothing else does registration.
+"""
+
+from project.dependencies import require_detectron2
+
+require_detectron2()
+
+import project.backbone.fpn  # noqa: E402, F401  (BACKBONE_REGISTRY)
+import project.checkpoint.path_handlers  # noqa: E402, F401  (PathManager: timm://, package://)

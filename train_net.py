@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Train, evaluate or export a model: the project's main program.
+
+    python train_net.py --num-gpus 2 --config-file configs/tiny_voc/....yaml [KEY VALUE ...]
+    python train_net.py --resume [KEY VALUE ...]
+    python train_net.py --eval-only MODEL.WEIGHTS latest.pth
+    python train_net.py --eval-only --format-only submission.json MODEL.WEIGHTS latest.pth
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from project.dependencies import require_detectron2
+from project.errors import reports_user_errors
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn.yaml"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Detectron2's usual options, and the project's own."""
+    from detectron2.engine import default_argument_parser
+
+    parser = default_argument_parser(epilog=__doc__)
+    parser.description = "Train Cascade Mask R-CNN; --eval-only evaluates, --format-only exports."
+    parser.add_argument(
+        "--format-only",
+        metavar="FILE",
+        default="",
+        help="with --eval-only: write the submission file of a test set that has no annotations",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the run in OUTPUT_DIR, or FILE"
+    )
+    # None: one GPU if there is one, else the CPU. A free port, so that two jobs do not collide.
+    parser.set_defaults(num_gpus=None, dist_url="auto")
+    return parser
+
+
+@reports_user_errors
+def main(argv: list[str] | None = None) -> None:
+    require_detectron2()
+    args = build_parser().parse_args(argv)
+
+    from detectron2.engine import launch
+
+    from project.config import load_config, parse_opts
+    from project.engine.console import log_to_console
+    from project.engine.devices import resolve_devices
+    from project.engine.run import Job, prepare, run
+
+    log_to_console()
+    job = Job(args.eval_only, args.format_only, args.resume, args.overwrite)
+    cfg = load_config(
+        args.config_file, args.opts, default_config=str(DEFAULT_CONFIG), resume=args.resume
+    )
+    given = parse_opts(args.opts)
+    if "DATASETS.TEST" in given and "DATASETS.SUBMISSION" not in given:
+        cfg.DATASETS.SUBMISSION = ""  # whoever names a test set exports that one
+    num_processes = resolve_devices(cfg, args.num_gpus, "MODEL.DEVICE" in given)
+    prepare(cfg, job)
+    cfg.freeze()
+    launch(
+        run,
+        num_processes,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(cfg, job),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
