@@ -1,0 +1,118 @@
+"""Write generated pictures and their COCO JSON in the tiny-VOC layout."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from project.data.synthetic.scene import Scene, render_scene
+from project.data.synthetic.segmentation import compressed_rle, polygons, uncompressed_rle
+from project.data.synthetic.shapes import CLASS_NAMES
+from project.errors import UserError
+
+VERSION = 1
+_JPEG_QUALITY = 92
+_RLE_SHARE = 8  # every eighth mask without holes is stored as RLE too
+_ID_MODULUS, _ID_FACTOR = 9973, 733  # primes: a permutation of 0..9972
+
+
+def generate_dataset(
+    root: str | Path,
+    num_train: int = 400,
+    num_test: int = 80,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> None:
+    """Write ``train_images/``, ``test_images/``, ``pascal_train.json``, ``test.json`` (without
+    annotations) and ``test_annotations.json`` (its ground truth) into ``root``.
+
+    A root that holds just this data set already is left as it is.
+
+    Raises:
+        UserError: ``root`` holds another data set, and ``overwrite`` is not set.
+    """
+    root = Path(root)
+    recipe = {"version": VERSION, "num_train": num_train, "num_test": num_test, "seed": seed}
+    marker = root / "generator.json"
+    if marker.is_file() and json.loads(marker.read_text()) == recipe:
+        return
+    if (root / "pascal_train.json").exists() or (root / "test.json").exists():
+        if not overwrite:
+            raise UserError(f"{root} holds another data set; choose another folder or --overwrite")
+        marker.unlink(missing_ok=True)
+    total = num_train + num_test
+    with tqdm(total=total, desc="generating", unit="picture", disable=not progress) as bar:
+        train = _write_split(root / "train_images", seed, "train", num_train, bar)
+        test = _write_split(root / "test_images", seed, "test", num_test, bar)
+    _write_json(root / "pascal_train.json", train)
+    _write_json(root / "test_annotations.json", test)
+    _write_json(root / "test.json", {k: test[k] for k in ("images", "categories")})
+    _write_json(marker, recipe)  # last: without it the data set is not complete
+
+
+def _write_split(folder: Path, seed: int, split: str, count: int, bar: tqdm) -> dict:
+    folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in range(count):
+        scene = render_scene(seed, split, index)
+        image = image_record(scene, split, index)
+        images.append(image)
+        annotations += annotation_records(scene, image["id"])
+        path = folder / image["file_name"]
+        bgr = np.ascontiguousarray(scene.image[..., ::-1])
+        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
+            raise UserError(f"{path} could not be written")
+        bar.update()
+    return {"images": images, "annotations": annotations, "categories": category_records()}
+
+
+def image_record(scene: Scene, split: str, index: int) -> dict:
+    """COCO's entry of a picture. Its id depends on split and index only; ids have gaps."""
+    height, width = scene.image.shape[:2]
+    block, place = divmod(index, _ID_MODULUS)
+    number = block * _ID_MODULUS + place * _ID_FACTOR % _ID_MODULUS
+    image_id = 2 * number + (1 if split == "train" else 2)
+    file_name = f"{split}_{index:06d}.jpg"
+    return {"file_name": file_name, "height": height, "width": width, "id": image_id}
+
+
+def annotation_records(scene: Scene, image_id: int) -> list[dict]:
+    """COCO's entries of the instances: polygons, and RLE of both kinds where there are holes."""
+    records = []
+    for number, (mask, category_id) in enumerate(
+        zip(scene.masks, scene.category_ids.tolist(), strict=True), start=1
+    ):
+        annotation_id = 10 * image_id + number
+        outline = None if annotation_id % _RLE_SHARE == 0 else polygons(mask)
+        if outline is None:
+            encode = uncompressed_rle if annotation_id % 2 else compressed_rle
+            outline = encode(mask)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        x, y = int(columns[0]), int(rows[0])
+        records.append(
+            {
+                "id": annotation_id,
+                "image_id": image_id,
+                "category_id": category_id,
+                "segmentation": outline,
+                "bbox": [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1],
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+            }
+        )
+    return records
+
+
+def category_records() -> list[dict]:
+    """COCO's entries of the twenty categories, ids from 1 in alphabetical order."""
+    return [
+        {"supercategory": name, "name": name, "id": number}
+        for number, name in enumerate(CLASS_NAMES, start=1)
+    ]
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
