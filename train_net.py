@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Train, evaluate or export a model: the project's main program.
 
-    python train_net.py --num-gpus 2 --config-file configs/tiny_voc/....yaml [KEY VALUE ...]
-    python train_net.py --resume [KEY VALUE ...]
-    python train_net.py --eval-only MODEL.WEIGHTS latest.pth
-    python train_net.py --eval-only --format-only submission.json MODEL.WEIGHTS latest.pth
+python train_net.py --num-gpus 2 --config-file configs/tiny_voc/....yaml [KEY VALUE ...]
+python train_net.py --resume [KEY VALUE ...]
+python train_net.py --eval-only MODEL.WEIGHTS latest.pth
+python train_net.py --eval-only --format-only submission.json MODEL.WEIGHTS latest.pth
 """
 
 import argparse

@@ -8,5 +8,5 @@ from project.dependencies import require_detectron2
 
 require_detectron2()
 
-import project.backbone.fpn  # noqa: E402, F401  (BACKBONE_REGISTRY)
+import project.backbone.fpn  # noqa: E402  (BACKBONE_REGISTRY)
 import project.checkpoint.path_handlers  # noqa: E402, F401  (PathManager: timm://, package://)

@@ -2,9 +2,10 @@
 
     python scripts/build_detectron2.py FOLDER
 
-downloads the source archive of the official release (by its hash, see detectron2-sdist.txt), applies
-the edits of the table below, and leaves the wheel in FOLDER. What needs Detectron2's C++ extension
-(rotated boxes, deformable convolutions of its own) is not in it; RoIAlign and NMS are torchvision's.
+downloads the source archive of the official release (by its hash, see detectron2-sdist.txt),
+applies the edits of the table below, and leaves the wheel in FOLDER. What needs Detectron2's C++
+extension (rotated boxes, its own deformable convolutions) is not in it; RoIAlign and NMS are
+torchvision's.
 """
 
 import argparse
@@ -156,7 +157,8 @@ except ImportError:  # caffe2 is not a part of torch any more
     ),
     Edit(
         "detectron2/engine/train_loop.py",
-        """        assert torch.cuda.is_available(), "[AMPTrainer] CUDA is required for AMP training!"
+        '        assert torch.cuda.is_available(), "[AMPTrainer] CUDA is required for AMP '
+        """training!"
         from torch.cuda.amp import autocast
 """,
         """        from torch.amp import autocast
@@ -173,7 +175,7 @@ except ImportError:  # caffe2 is not a part of torch any more
 )
 
 # Stands in for the C++ extension, so that what imports it need not be edited.
-MISSING_EXTENSION = '''"""Stands in for Detectron2's C++ extension, which this pure-Python build leaves out."""
+MISSING_EXTENSION = '''"""Stands in for Detectron2's C++ extension, which this build leaves out."""
 
 
 def has_cuda():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Generate pictures with instance masks in the tiny-VOC layout, to try the project with.
 
-    python scripts/generate_dataset.py data --train 400 --test 80
+python scripts/generate_dataset.py data --train 400 --test 80
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Which torch goes with which torchvision, Python and NVIDIA driver.
 
-    python scripts/torch_versions.py choose 2.7.1     -> torch==2.7.1 torchvision==0.22.1, or an error
-    python scripts/torch_versions.py report           -> what the installed torch can use here
+    python scripts/torch_versions.py choose 2.7.1  -> torch==2.7.1 torchvision==0.22.1, or an error
+    python scripts/torch_versions.py report        -> what the installed torch can use here
 
 The table is of the wheels on the package index for Linux. It needs nothing but Python, so that
 setup.sh can ask before it downloads gigabytes.

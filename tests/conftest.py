@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SMALL_CONFIG = REPOSITORY / "configs/tiny_voc/cascade_mask_rcnn_effnet_lite0_fpn_cpu.yaml"
-FULL_CONFIG = REPOSITORY / "configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn.yaml"
-SHARED = REPOSITORY.parent / "shared"
+from tests.helpers import SHARED
 
 
 @pytest.fixture(scope="session")
@@ -41,15 +38,3 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real pictures and the original's submission are not in the repository")
     return SHARED
-
-
-def load_small_config(opts: list[str]):
-    """The small recipe, with its data sets registered."""
-    from project.config import load_config
-    from project.data.datasets import register_datasets, resolve_categories
-
-    cfg = load_config(str(SMALL_CONFIG), opts, default_config=str(FULL_CONFIG))
-    categories = resolve_categories(cfg, None, must_agree=False)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
-    register_datasets(cfg, categories)
-    return cfg

@@ -41,7 +41,7 @@ class Checkpointer(DetectionCheckpointer):
         self._source = ""
 
     def save(self, name: str, **kwargs) -> None:
-        """Write ``save_dir/name.pth``, then let ``latest.pth`` and ``last_checkpoint`` point to it."""
+        """Write ``save_dir/name.pth``, then point ``latest.pth`` and ``last_checkpoint`` to it."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **self.metadata}

@@ -1,4 +1,4 @@
-"""What a naming of tensors is: each format of weights is a module with one :class:`WeightFormat`."""
+"""What a naming of tensors is; each format of weights is a module with one such."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

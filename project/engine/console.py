@@ -11,7 +11,9 @@ LOGGERS = ("detectron2", "fvcore", "project")
 def log_to_console(rank: int = 0) -> None:
     """Show the log of Detectron2 and of this project; of the main process only."""
     for name in LOGGERS:
-        setup_logger(name=name, abbrev_name={"detectron2": "d2"}.get(name, name), distributed_rank=rank)
+        setup_logger(
+            name=name, abbrev_name={"detectron2": "d2"}.get(name, name), distributed_rank=rank
+        )
 
 
 def log_to_file(output_dir: str, rank: int = 0) -> None:

@@ -48,9 +48,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = self.build_checkpointer(
             self.cfg, self.model, trainer=weakref.proxy(self)
         )
-        ret = [
-            hook for hook in super().build_hooks() if not isinstance(hook, hooks.PeriodicWriter)
-        ]
+        ret = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PeriodicWriter)]
         if comm.is_main_process():
             ret.append(TimedWriter(self.build_writers(), seconds=self.cfg.LOG_PERIOD_SECONDS))
         return ret

@@ -87,7 +87,7 @@ def evaluate_detections(
 
 
 def _complete(coco_json: Mapping, categories: Categories) -> dict:
-    """A copy with what COCO's evaluation needs: ids from 1 (it takes 0 for "unmatched"), iscrowd."""
+    """A copy with what COCO's evaluation needs: iscrowd, ids from 1 (0 means unmatched there)."""
     annotations = [
         {"iscrowd": 0, **annotation, "id": number}
         for number, annotation in enumerate(coco_json["annotations"], start=1)

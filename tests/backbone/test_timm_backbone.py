@@ -12,7 +12,7 @@ from project.backbone.timm_body import TimmBody
 from project.config import get_project_cfg, load_config
 from project.engine import Trainer
 from project.errors import UserError
-from tests.conftest import FULL_CONFIG, load_small_config
+from tests.helpers import FULL_CONFIG, load_small_config
 
 
 def timm_cfg(name: str, backbone: str = "build_timm_fpn_backbone"):
@@ -112,16 +112,27 @@ def test_parameter_count_of_the_full_model():
     cfg = load_config(str(FULL_CONFIG), ["MODEL.DEVICE", "meta"], default_config="")
     model = build_model(cfg)
 
-    def millions(*modules: nn.Module) -> float:
-        return round(sum(p.numel() for m in modules for p in m.parameters()) / 1e6, 2)
+    def count(*modules: nn.Module) -> int:
+        return sum(p.numel() for m in modules for p in m.parameters())
 
     heads = model.roi_heads
-    assert millions(model) == 77.70
-    assert millions(model.backbone.bottom_up) == 25.43
-    assert round(millions(model.backbone) - 25.43, 2) == pytest.approx(3.34, abs=0.01)
-    assert millions(model.proposal_generator) == 0.59
-    assert millions(heads.box_head, heads.box_predictor) == 45.70
-    assert millions(heads.mask_head) == 2.63
+    body = model.backbone.bottom_up
+    counts = {
+        "model": count(model),
+        "body": count(body),
+        "FPN": count(model.backbone) - count(body),
+        "RPN": count(model.proposal_generator),
+        "box heads": count(heads.box_head, heads.box_predictor),
+        "mask head": count(heads.mask_head),
+    }
+    assert {part: round(number / 1e6, 2) for part, number in counts.items()} == {
+        "model": 77.70,
+        "body": 25.43,
+        "FPN": 3.34,
+        "RPN": 0.59,
+        "box heads": 45.70,
+        "mask head": 2.63,
+    }
     assert sum(p.numel() for p in model.parameters() if not p.requires_grad) == 264_064
 
 

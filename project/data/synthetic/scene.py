@@ -98,10 +98,7 @@ class _Placed:
 def _place(rng, name: str, size: int, height: int, width: int) -> _Placed | None:
     """Put a silhouette of longer side ``size`` somewhere; None where too much is cut off."""
     cosine, sine = rotation((rng.randint(-20, 21)) / 100)  # up to +-23 degrees
-    if rng.randint(2):
-        mirror = -1.0
-    else:
-        mirror = 1.0
+    mirror = -1.0 if rng.randint(2) else 1.0
     aspect = rng.randint(80, 101) / 100
     rings = [np.array(ring, dtype=np.float64) * (mirror, aspect) for ring in SHAPES[name]]
     rings = [

@@ -7,7 +7,7 @@ from pycocotools import mask as coco_mask
 
 
 def uncompressed_rle(mask: np.ndarray) -> dict:
-    """COCO's list of run lengths, column by column, first the run outside. ``mask``: bool (H, W)."""
+    """COCO's list of run lengths, column by column, outside first. ``mask``: bool (H, W)."""
     flat = mask.flatten(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
     bounds = np.concatenate([[0], changes, [flat.size]])

@@ -1,7 +1,8 @@
 """Twenty silhouettes as rings of points, and their rasterisation.
 
-Coordinates are in a unit frame: x to the right, y down, about -1 to 1. Curves come from the rational
-parametrisation of the circle, since the last bit of ``sin`` and ``cos`` differs between machines.
+Coordinates are in a unit frame: x to the right, y down, about -1 to 1. Curves come from the
+rational parametrisation of the circle, since the last bit of ``sin`` and ``cos`` differs between
+machines.
 """
 
 import numpy as np
@@ -74,11 +75,15 @@ def _crescent() -> Ring:
     inner = [(0.78 * x + 0.42, 0.78 * y) for x, y in _circle(40)]
     left = [(x, y) for x, y in outer if x <= 0.5]
     # Start the outer arc at its upper tip, so that both arcs join without crossing.
-    start = next(i for i in range(len(left)) if left[i][1] > 0 and left[i][0] == max(p[0] for p in left))
+    start = next(
+        i for i in range(len(left)) if left[i][1] > 0 and left[i][0] == max(p[0] for p in left)
+    )
     left = left[start:] + left[:start]
     hollow = [(x, y) for x, y in inner if x <= 0.5]
     begin = next(
-        i for i in range(len(hollow)) if hollow[i][1] > 0 and hollow[i][0] == max(p[0] for p in hollow)
+        i
+        for i in range(len(hollow))
+        if hollow[i][1] > 0 and hollow[i][0] == max(p[0] for p in hollow)
     )
     hollow = hollow[begin:] + hollow[:begin]
     return left + hollow[::-1]
@@ -103,7 +108,15 @@ def _drop() -> Ring:
 
 def _mushroom() -> Ring:
     cap = _arc_band(-0.05, 0.95, 32, upper=True)
-    return [*cap, (0.95, 0.05), (0.3, 0.05), (0.36, 0.95), (-0.36, 0.95), (-0.3, 0.05), (-0.95, 0.05)]
+    return [
+        *cap,
+        (0.95, 0.05),
+        (0.3, 0.05),
+        (0.36, 0.95),
+        (-0.36, 0.95),
+        (-0.3, 0.05),
+        (-0.95, 0.05),
+    ]
 
 
 def _fish() -> Ring:
@@ -122,39 +135,36 @@ def _leaf() -> Ring:
 
 _SQUARE = [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]
 
-# Class -> rings; a point is inside where it is inside an odd number of them, so the second is a hole.
+# Class -> rings; inside is what lies in an odd number of them, so a second one is a hole.
+# fmt: off
 SHAPES: dict[str, list[Ring]] = {
-    "arrow": [
-        [(-1, -0.28), (0.1, -0.28), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.28), (-1, 0.28)]
-    ],
+    "arrow": [[(-1, -0.28), (0.1, -0.28), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.28),
+               (-1, 0.28)]],
     "bolt": [[(0.2, -1), (-0.6, 0.15), (-0.08, 0.15), (-0.3, 1), (0.6, -0.25), (0.08, -0.25)]],
     "bowtie": [[(-1, -0.65), (0, -0.15), (1, -0.65), (1, 0.65), (0, 0.15), (-1, 0.65)]],
     "chevron": [[(-0.9, 0.3), (0, -0.7), (0.9, 0.3), (0.9, 0.85), (0, -0.1), (-0.9, 0.85)]],
-    "comb": [
-        [(-1, -0.7), (1, -0.7), (1, 0.8), (0.7, 0.8), (0.7, -0.2), (0.15, -0.2), (0.15, 0.8)]
-        + [(-0.15, 0.8), (-0.15, -0.2), (-0.7, -0.2), (-0.7, 0.8), (-1, 0.8)]
-    ],
+    "comb": [[(-1, -0.7), (1, -0.7), (1, 0.8), (0.7, 0.8), (0.7, -0.2), (0.15, -0.2), (0.15, 0.8),
+              (-0.15, 0.8), (-0.15, -0.2), (-0.7, -0.2), (-0.7, 0.8), (-1, 0.8)]],
     "crescent": [_crescent()],
-    "cross": [
-        [(-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3)]
-        + [(0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3), (-1, -0.3), (-0.3, -0.3)]
-    ],
-    "crown": [
-        [(-1, -0.6), (-0.5, 0.0), (0, -0.8), (0.5, 0.0), (1, -0.6), (0.8, 0.75), (-0.8, 0.75)]
-    ],
+    "cross": [[(-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3),
+               (0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3), (-1, -0.3), (-0.3, -0.3)]],
+    "crown": [[(-1, -0.6), (-0.5, 0.0), (0, -0.8), (0.5, 0.0), (1, -0.6), (0.8, 0.75),
+               (-0.8, 0.75)]],
     "drop": [_drop()],
     "fish": [_fish()],
     "flower": [_wavy_circle(5, 0.55, 80)],
     "frame": [_SQUARE, [(0.55 * x, 0.55 * y) for x, y in _SQUARE]],
     "gear": [_gear(9), _ellipse(0, 0, 0.32, 0.32, 20)],
     "heart": [_heart()],
-    "house": [[(0, -1), (0.95, -0.15), (0.7, -0.15), (0.7, 0.9), (-0.7, 0.9), (-0.7, -0.15), (-0.95, -0.15)]],
+    "house": [[(0, -1), (0.95, -0.15), (0.7, -0.15), (0.7, 0.9), (-0.7, 0.9), (-0.7, -0.15),
+               (-0.95, -0.15)]],
     "leaf": [_leaf()],
     "mushroom": [_mushroom()],
     "ring": [_ellipse(0, 0, 1, 1, 40), _ellipse(0, 0, 0.55, 0.55, 32)],
     "star": [_star(5, 0.42)],
     "triangle": [[(0, -0.9), (1, 0.8), (-1, 0.8)]],
 }
+# fmt: on
 
 CLASS_NAMES: tuple[str, ...] = tuple(sorted(SHAPES))
 

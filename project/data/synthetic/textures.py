@@ -59,7 +59,7 @@ OBJECT_PATTERNS: dict[str, Pattern] = {
 
 
 def value_noise(rng: np.random.RandomState, height: int, width: int, cell: int) -> np.ndarray:
-    """Random values on a grid of ``cell`` pixels, interpolated linearly. In 0..1, (height, width)."""
+    """Random values every ``cell`` pixels, interpolated. Shape (height, width), in 0..1."""
     rows, columns = height // cell + 2, width // cell + 2
     grid = rng.randint(0, 256, size=(rows, columns)) / 255.0
     y, x = np.arange(height) / cell, np.arange(width) / cell

@@ -1,0 +1,1 @@
+"""Pictures for people: instances drawn on images, contact sheets."""

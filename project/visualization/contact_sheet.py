@@ -1,0 +1,119 @@
+"""A contact sheet of predictions, each beside its ground truth."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from project.errors import UserError
+from project.visualization.instances import add_title, draw_instances
+
+
+def arrange(pictures: Sequence[np.ndarray], columns: int, gap: int = 6) -> np.ndarray:
+    """Put pictures (RGB, uint8) of any sizes into a grid on white, centred in equal cells."""
+    height = max(picture.shape[0] for picture in pictures) + gap
+    width = max(picture.shape[1] for picture in pictures) + gap
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * height, min(columns, len(pictures)) * width, 3), 255, dtype=np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        y = row * height + (height - picture.shape[0]) // 2
+        x = column * width + (width - picture.shape[1]) // 2
+        sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    return sheet
+
+
+def draw_predictions(
+    coco_json: Mapping,
+    image_root: str | Path,
+    detections: Sequence[Mapping],
+    output: str | Path,
+    *,
+    num_images: int = 12,
+    min_score: float = 0.5,
+    columns: int = 3,
+    cell_hw: tuple[int, int] = (270, 360),
+) -> None:
+    """Write a PNG of pictures spread evenly over the data set: prediction left, ground truth right.
+
+    Args:
+        coco_json: content of the COCO JSON; without "annotations" only predictions are drawn.
+        image_root: the folder of its pictures.
+        detections: COCO results with ids of that JSON.
+        output: the PNG to write.
+        min_score: less certain detections are not drawn.
+        cell_hw: height and width that a panel is enlarged to, in pixels.
+
+    Raises:
+        UserError: a picture cannot be read, or ``output`` cannot be written.
+    """
+    images = coco_json["images"]
+    if not images:
+        raise UserError("there are no pictures to draw")
+    chosen = [images[i * len(images) // num_images] for i in range(min(num_images, len(images)))]
+    names = {category["id"]: category["name"] for category in coco_json.get("categories", [])}
+    predicted = _by_image(item for item in detections if item["score"] >= min_score)
+    annotated = _by_image(coco_json.get("annotations", []))
+    pictures = []
+    for record in chosen:
+        image = _read(Path(image_root) / record["file_name"])
+        scale = min(cell_hw[0] / image.shape[0], cell_hw[1] / image.shape[1])
+        panels = [_draw(image, predicted[record["id"]], names, scale)]
+        if "annotations" in coco_json:
+            panels.append(_draw(image, annotated[record["id"]], names, scale))
+        pictures.append(add_title(np.concatenate(panels, axis=1), record["file_name"]))
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    sheet = arrange(pictures, columns)
+    if not cv2.imwrite(str(output), np.ascontiguousarray(sheet[..., ::-1])):
+        raise UserError(f"{output} could not be written")
+
+
+def _by_image(items) -> Mapping[int, list[Mapping]]:
+    grouped = defaultdict(list)
+    for item in items:
+        grouped[item["image_id"]].append(item)
+    return grouped
+
+
+def _read(path: Path) -> np.ndarray:
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise UserError(f"{path} is missing or no picture")
+    return bgr[..., ::-1]
+
+
+def _draw(
+    image: np.ndarray, items: Sequence[Mapping], names: Mapping[int, str], scale: float
+) -> np.ndarray:
+    height, width = image.shape[:2]
+    masks = [decode_segmentation(item["segmentation"], height, width) for item in items]
+    boxes = np.array([item["bbox"] for item in items], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    labels = [
+        names.get(item["category_id"], str(item["category_id"]))
+        + (f" {item['score']:.2f}" if "score" in item else "")
+        for item in items
+    ]
+    categories = [item["category_id"] for item in items]
+    return draw_instances(
+        image,
+        np.array(masks, dtype=bool).reshape(-1, height, width),
+        boxes,
+        labels,
+        categories,
+        scale,
+    )
+
+
+def decode_segmentation(segmentation: list | Mapping, height: int, width: int) -> np.ndarray:
+    """A COCO segmentation (polygons, RLE of both kinds) as a mask. bool, shape (H, W)."""
+    if isinstance(segmentation, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        rle = coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        rle = segmentation
+    return coco_mask.decode(rle).astype(bool)

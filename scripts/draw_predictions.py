@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Draw predictions beside the ground truth, as one contact sheet.
+
+python scripts/draw_predictions.py output/demo        (an evaluated run)
+python scripts/draw_predictions.py output/demo --dataset tiny_voc_test_annotated --images 24
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from project.dependencies import require_detectron2
+from project.errors import UserError, reports_user_errors
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="output directory of an evaluated run")
+    parser.add_argument("--dataset", help="which evaluated set (default: that of evaluation.json)")
+    parser.add_argument("--output", type=Path, help="the picture (default: RUN/predictions.png)")
+    parser.add_argument("--images", type=int, default=12, help="how many pictures (default: 12)")
+    parser.add_argument("--min-score", type=float, default=0.5, help="default: 0.5")
+    return parser
+
+
+@reports_user_errors
+def main() -> None:
+    args = build_parser().parse_args()
+    require_detectron2()
+    from project.visualization.contact_sheet import draw_predictions
+
+    if args.images < 1:
+        raise UserError(f"--images {args.images}: choose 1 or more")
+    dataset = args.dataset or _read_json(args.run / "evaluation.json")["dataset"]
+    folder = args.run / "inference" / dataset
+    source = _read_json(folder / "dataset.json")
+    output = args.output or args.run / "predictions.png"
+    draw_predictions(
+        _read_json(Path(source["json"])),
+        source["images"],
+        _read_json(folder / "detections.json"),
+        output,
+        num_images=args.images,
+        min_score=args.min_score,
+    )
+    print(output)
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no {path}: evaluate with train_net.py --eval-only first"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

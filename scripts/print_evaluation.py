@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Print the AP table of an evaluation.json.
+
+python scripts/print_evaluation.py output/demo/evaluation.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from tabulate import tabulate
+
+from project.errors import UserError, reports_user_errors
+
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@reports_user_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path)
+    path = parser.parse_args().file
+    try:
+        results = json.loads(path.read_text())
+        rows = [
+            [label, *(results[key][column] for column in COLUMNS)]
+            for key, label in (("bbox", "box"), ("segm", "mask"))
+        ]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no evaluation of this project: {error}") from error
+    print(f"{results['dataset']}, after {results['iteration']} iterations, in percent:")
+    print(tabulate(rows, headers=["", *COLUMNS], floatfmt=".2f", missingval="-"))
+
+
+if __name__ == "__main__":
+    main()

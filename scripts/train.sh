@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Train the tiny-VOC recipe on the data in data/, on every GPU that there is.
+#
+#   bash scripts/train.sh [KEY VALUE ...]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+gpus=$(.venv/bin/python -c 'import torch; print(torch.cuda.device_count())')
+options=(); if [ "$gpus" -gt 0 ]; then options=(--num-gpus "$gpus"); fi
+exec .venv/bin/python train_net.py "${options[@]}" \
+  --config-file configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn.yaml "$@"

@@ -1,0 +1,187 @@
+"""AP against pycocotools' own, the edge cases that it has none for, and the submission file."""
+
+import contextlib
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from project.data.categories import Categories
+from project.data.synthetic import render_scene
+from project.data.synthetic.dataset import annotation_records, category_records, image_record
+from project.data.synthetic.segmentation import compressed_rle
+from project.errors import UserError
+from project.evaluation.coco_metrics import SUMMARY, evaluate_detections
+from project.evaluation.detections import check_output_file, to_coco_results, write_json
+
+CATEGORIES = Categories.from_mapping({c["id"]: c["name"] for c in category_records()})
+
+
+def ground_truth(count: int = 8) -> dict:
+    images, annotations = [], []
+    for index in range(count):
+        scene = render_scene(11, "test", index)
+        images.append(image_record(scene, "test", index))
+        annotations += annotation_records(scene, images[-1]["id"])
+    annotations[0]["iscrowd"] = 1
+    return {"images": images, "annotations": annotations, "categories": category_records()}
+
+
+def noisy_detections(truth: dict, seed: int = 0) -> list[dict]:
+    """The ground truth, shifted, some missed, some of another class, some twice."""
+    from project.visualization.contact_sheet import decode_segmentation
+
+    rng = np.random.RandomState(seed)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    detections = []
+    for annotation in truth["annotations"]:
+        for _ in range(rng.randint(0, 3)):
+            mask = decode_segmentation(annotation["segmentation"], *sizes[annotation["image_id"]])
+            mask = np.roll(mask, rng.randint(-6, 7, size=2), axis=(0, 1))
+            x, y, w, h = annotation["bbox"]
+            wrong = rng.random_sample() < 0.2
+            detections.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "bbox": [x + float(rng.randint(-5, 6)), y, w, h],
+                    "score": float(rng.random_sample()),
+                    "category_id": rng.randint(1, 21) if wrong else annotation["category_id"],
+                    "segmentation": compressed_rle(mask),
+                }
+            )
+    return detections
+
+
+def pycocotools_stats(truth: dict, detections: list[dict], iou_type: str) -> np.ndarray:
+    dropped = "bbox" if iou_type == "segm" else "segmentation"
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = COCO()
+        index.dataset = json.loads(json.dumps(truth))
+        index.createIndex()
+        results = [{k: v for k, v in d.items() if k != dropped} for d in detections]
+        evaluation = COCOeval(index, index.loadRes(results), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[:6]
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ap_is_that_of_pycocotools(iou_type, seed):
+    truth = ground_truth()
+    detections = noisy_detections(truth, seed)
+    result = evaluate_detections(truth, detections, iou_type, CATEGORIES)
+    expected = pycocotools_stats(truth, detections, iou_type)
+    ours = [result.summary[name] for name in SUMMARY]
+    assert np.allclose(ours, 100 * expected, atol=1e-6)
+    assert 0 < result.summary["AP"] < 100
+    mean = np.nanmean([value["AP"] for value in result.per_class.values()])
+    assert result.summary["AP"] == pytest.approx(mean)
+    assert sum(v["instances"] for v in result.per_class.values()) == len(truth["annotations"]) - 1
+
+
+def test_perfect_detections_have_an_ap_of_100():
+    truth = ground_truth()
+    sizes = {i["id"]: (i["height"], i["width"]) for i in truth["images"]}
+    from project.visualization.contact_sheet import decode_segmentation
+
+    detections = [
+        {
+            "image_id": a["image_id"],
+            "bbox": a["bbox"],
+            "score": 1.0,
+            "category_id": a["category_id"],
+            "segmentation": compressed_rle(
+                decode_segmentation(a["segmentation"], *sizes[a["image_id"]])
+            ),
+        }
+        for a in truth["annotations"]
+    ]
+    for iou_type in ("bbox", "segm"):
+        result = evaluate_detections(truth, detections, iou_type, CATEGORIES)
+        assert result.summary["AP"] == pytest.approx(100)
+
+
+def test_annotation_id_0_is_matched_like_any_other():
+    truth = ground_truth()
+    renumbered = json.loads(json.dumps(truth))
+    for number, annotation in enumerate(renumbered["annotations"]):
+        annotation["id"] = number
+        del annotation["area"]
+        if not annotation["iscrowd"]:
+            del annotation["iscrowd"]
+    detections = noisy_detections(truth)
+    for iou_type in ("bbox", "segm"):
+        expected = evaluate_detections(truth, detections, iou_type, CATEGORIES)
+        assert evaluate_detections(renumbered, detections, iou_type, CATEGORIES) == expected or (
+            # NaN is not equal to itself
+            str(evaluate_detections(renumbered, detections, iou_type, CATEGORIES)) == str(expected)
+        )
+
+
+def test_no_detections_are_an_ap_of_zero_and_no_truth_is_none():
+    truth = ground_truth(2)
+    result = evaluate_detections(truth, [], "segm", CATEGORIES)
+    assert result.summary["AP"] == 0
+    present = {a["category_id"] for a in truth["annotations"] if not a["iscrowd"]}
+    for category_id, name in CATEGORIES.to_mapping().items():
+        value = result.per_class[name]["AP"]
+        assert value == 0 if category_id in present else math.isnan(value)
+    as_json = json.dumps(result.to_json(), allow_nan=False)
+    assert "null" in as_json
+
+
+def instances() -> Instances:
+    result = Instances((30, 40))
+    result.pred_boxes = Boxes(torch.tensor([[1.5, 2, 11.5, 8], [0, 0, 40, 30]]))
+    result.scores = torch.tensor([0.9, 0.25])
+    result.pred_classes = torch.tensor([1, 0])
+    masks = torch.zeros(2, 30, 40, dtype=torch.bool)
+    masks[0, 2:8, 2:11] = True
+    masks[1, 1:29] = True
+    result.pred_masks = masks
+    return result
+
+
+def test_results_carry_the_ids_of_the_json():
+    first, second = to_coco_results(instances(), 914, Categories((7, 99), ("a", "b")))
+    assert list(first) == ["image_id", "bbox", "score", "category_id", "segmentation"]
+    assert (first["image_id"], first["category_id"], second["category_id"]) == (914, 99, 7)
+    assert first["bbox"] == [1.5, 2.0, 10.0, 6.0]
+    assert first["segmentation"]["size"] == [30, 40]
+    assert isinstance(first["segmentation"]["counts"], str)
+
+
+def test_the_schema_is_that_of_the_originals_submission(shared):
+    theirs = json.loads((shared / "data/seed_submission/mAP_0.38246_0856610.json").read_text())
+    ours = json.loads(json.dumps(to_coco_results(instances(), 914, CATEGORIES)))
+
+    def schema(value):
+        if isinstance(value, dict):
+            return {key: schema(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [schema(item) for item in value]
+        return type(value)
+
+    assert {str(schema(item)) for item in theirs} == {str(schema(item)) for item in ours}
+
+
+def test_files_are_written_whole_and_never_over_others(tmp_path):
+    path = tmp_path / "a.json"
+    check_output_file(path, overwrite=False)
+    write_json([1], path)
+    assert json.loads(path.read_text()) == [1] and not list(tmp_path.glob("*.tmp"))
+    with pytest.raises(UserError, match="there already"):
+        check_output_file(path, overwrite=False)
+    check_output_file(path, overwrite=True)
+    with pytest.raises(UserError, match="no folder"):
+        check_output_file(tmp_path / "x/a.json", overwrite=False)
+    with pytest.raises(UserError, match="is a folder"):
+        check_output_file(tmp_path, overwrite=True)
