@@ -22,7 +22,12 @@ class TimedWriter(hooks.PeriodicWriter):
 
     def after_step(self) -> None:
         now = time.monotonic()
-        if (self.trainer.iter + 1) % self._period == 0 or now - self._last_write >= self._seconds:
+        done = self.trainer.iter + 1
+        if (
+            done % self._period == 0
+            or done == self.trainer.max_iter
+            or now - self._last_write >= self._seconds
+        ):
             self._last_write = now
             for writer in self._writers:
                 writer.write()

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
+from project.checkpoint.checkpointer import Checkpointer
 from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
 from project.data.datasets import (
     check_images,
@@ -119,7 +120,9 @@ def submission_set(cfg: CfgNode) -> str:
 
 def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
     model = Trainer.build_model(cfg)
-    checkpointer = Trainer.build_checkpointer(cfg, model)
+    checkpointer = Checkpointer(
+        model, cfg.OUTPUT_DIR, allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL
+    )
     extra = checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
     if job.submission:
         return Trainer.export_submission(cfg, model, submission_set(cfg), job.submission)

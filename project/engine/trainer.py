@@ -45,27 +45,20 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks, with this project's checkpointer and a progress line in time."""
         # DefaultTrainer makes its checkpointer just before it asks for the hooks that use it.
-        self.checkpointer = self.build_checkpointer(
-            self.cfg, self.model, trainer=weakref.proxy(self)
+        self.checkpointer = Checkpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            metadata={
+                "config": self.cfg.dump(),
+                "categories": categories_of(self.cfg.DATASETS.TRAIN[0]).to_mapping(),
+            },
+            allow_partial=self.cfg.MODEL.WEIGHTS_ALLOW_PARTIAL,
+            trainer=weakref.proxy(self),
         )
         ret = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PeriodicWriter)]
         if comm.is_main_process():
             ret.append(TimedWriter(self.build_writers(), seconds=self.cfg.LOG_PERIOD_SECONDS))
         return ret
-
-    @classmethod
-    def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **checkpointables) -> Checkpointer:
-        """A checkpointer whose files say which config and categories they belong to."""
-        metadata = {"config": cfg.dump()}
-        if cfg.DATASETS.TRAIN:
-            metadata["categories"] = categories_of(cfg.DATASETS.TRAIN[0]).to_mapping()
-        return Checkpointer(
-            model,
-            cfg.OUTPUT_DIR,
-            metadata=metadata,
-            allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL,
-            **checkpointables,
-        )
 
     @classmethod
     def build_evaluator(
@@ -77,7 +70,8 @@ class Trainer(DefaultTrainer):
             iteration: iterations that the model was trained for; in training it is known.
         """
         if iteration is None:
-            iteration = get_event_storage().iter + 1
+            # Detectron2 counts one further once the last iteration is done.
+            iteration = min(get_event_storage().iter + 1, cfg.SOLVER.MAX_ITER)
         is_first = dataset_name == cfg.DATASETS.TEST[0]
         return COCOInstanceEvaluator(
             dataset_name,

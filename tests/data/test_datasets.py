@@ -67,7 +67,7 @@ def custom(tmp_path):
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("custom_train",), ("custom_test",)
     cfg.DATASETS.TRAIN_JSON = cfg.DATASETS.TEST_JSON = "labels.json"
     cfg.DATASETS.TRAIN_IMAGES = cfg.DATASETS.TEST_IMAGES = "pictures"
-    cfg.INPUT.MASK_FORMAT = "bitmask"
+    cfg.MODEL.MASK_ON, cfg.INPUT.MASK_FORMAT = True, "bitmask"
 
     write(cfg, coco_json())
     return cfg

@@ -1,0 +1,256 @@
+"""The program as a user runs it: a run, its files, its evaluation, its export, its refusals."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from pycocotools.coco import COCO
+
+import train_net
+from project.checkpoint.reading import read_checkpoint
+from project.evaluation.coco_metrics import evaluate_detections
+from tests.evaluation.test_metrics import CATEGORIES, pycocotools_stats
+from tests.helpers import SMALL_CONFIG
+
+
+def small_pairs(root: Path, output: Path) -> list[str]:
+    """KEY VALUE pairs that let the small recipe run in seconds."""
+    return [
+        *("MODEL.DEVICE", "cpu"),
+        *("DATASETS.ROOT", str(root)),
+        *("OUTPUT_DIR", str(output)),
+        *("INPUT.MIN_SIZE_TRAIN", "(96,)"),
+        *("INPUT.MIN_SIZE_TEST", "96"),
+        *("SOLVER.IMS_PER_BATCH", "2"),
+        *("SOLVER.MAX_ITER", "3"),
+        *("SOLVER.CHECKPOINT_PERIOD", "2"),
+        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+        *("TEST.DETECTIONS_PER_IMAGE", "5"),
+        *("SEED", "1"),
+    ]
+
+
+def train(root: Path, output: Path, *options: str) -> None:
+    train_net.main(["--config-file", str(SMALL_CONFIG), *options, *small_pairs(root, output)])
+
+
+def refused(arguments: list[str], capsys) -> str:
+    """The one line with which the program ends."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        train_net.main(arguments)
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0], lines
+    return errors[0]
+
+
+@pytest.fixture(scope="module")
+def trained(generated_root, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "run"
+    train(generated_root, output)
+    return output
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of the trained run that a test may change."""
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_the_files_that_others_rely_on(trained):
+    assert os.readlink(trained / "latest.pth") == "model_final.pth"
+    content = read_checkpoint(str(trained / "latest.pth"))
+    assert content["categories"] == CATEGORIES.to_mapping() and content["iteration"] == 2
+    assert "tf_efficientnet_lite0" in content["config"]
+    metrics = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
+    assert {"total_loss", "lr", "segm/AP"} <= set().union(*metrics)
+    assert list(trained.glob("events.out.tfevents.*"))
+    assert "total_loss" in (trained / "log.txt").read_text()
+    assert "MAX_ITER: 3" in (trained / "config.yaml").read_text()
+
+
+def test_evaluation_json_has_the_documented_layout(trained, generated_root):
+    results = json.loads((trained / "evaluation.json").read_text())
+    assert list(results) == ["dataset", "iteration", "bbox", "segm"]
+    assert (results["dataset"], results["iteration"]) == ("tiny_voc_test_annotated", 3)
+    for key in ("bbox", "segm"):
+        assert list(results[key]) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "per_class"]
+        assert set(results[key]["per_class"]) == set(CATEGORIES.names)
+        assert set(results[key]["per_class"]["star"]) == {"AP", "AP50", "instances"}
+    source = json.loads((trained / "inference/tiny_voc_test_annotated/dataset.json").read_text())
+    assert Path(source["json"]) == (generated_root / "test_annotations.json").resolve()
+
+
+def test_the_export_reloads_to_what_the_evaluator_saw(trained, generated_root, tmp_path):
+    path = tmp_path / "submission.json"
+    weights = ["MODEL.WEIGHTS", str(trained / "latest.pth"), "MODEL.DEVICE", "cpu"]
+    before = (trained / "config.yaml").read_bytes()
+    train_net.main(["--eval-only", "--format-only", str(path), *weights])
+    assert (trained / "config.yaml").read_bytes() == before
+    exported = json.loads(path.read_text())
+    seen = json.loads((trained / "inference/tiny_voc_test_annotated/detections.json").read_text())
+    assert exported == seen and len(exported) == 30
+    test = json.loads((generated_root / "test.json").read_text())
+    sizes = {image["id"]: [image["height"], image["width"]] for image in test["images"]}
+    for detection in exported:
+        assert detection["segmentation"]["size"] == sizes[detection["image_id"]]
+        assert detection["category_id"] in CATEGORIES.ids
+    truth = json.loads((generated_root / "test_annotations.json").read_text())
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(str(generated_root / "test_annotations.json")).loadRes(str(path))
+    assert len(loaded.anns) == len(exported)
+    for iou_type in ("bbox", "segm"):
+        ours = evaluate_detections(truth, exported, iou_type, CATEGORIES).summary["AP"]
+        assert ours == pytest.approx(100 * pycocotools_stats(truth, exported, iou_type)[0])
+
+
+def test_evaluating_a_checkpoint_gives_what_training_saw(run):
+    first = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").unlink()
+    # The config is the one stored in the checkpoint.
+    train_net.main(
+        [
+            "--eval-only",
+            "MODEL.WEIGHTS",
+            "latest.pth",
+            "OUTPUT_DIR",
+            str(run),
+            "MODEL.DEVICE",
+            "cpu",
+        ]
+    )
+    assert json.loads((run / "evaluation.json").read_text()) == first
+
+
+def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
+    pairs = small_pairs(generated_root, run)
+    message = refused(["--config-file", str(SMALL_CONFIG), *pairs], capsys)
+    assert "already holds a run" in message
+    assert (run / "model_final.pth").exists()
+    train_net.main(["--resume", *pairs, "SOLVER.MAX_ITER", "5"])
+    assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 4
+    assert json.loads((run / "evaluation.json").read_text())["iteration"] == 5
+    train(generated_root, run, "--overwrite")
+    assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 2
+
+
+def test_training_leaves_out_test_sets_without_annotations(generated_root, tmp_path):
+    pairs = small_pairs(generated_root, tmp_path / "run")
+    pairs += ["DATASETS.TEST", "('tiny_voc_test',)", "SOLVER.MAX_ITER", "1"]
+    train_net.main(["--config-file", str(SMALL_CONFIG), *pairs])
+    assert (tmp_path / "run/latest.pth").exists()
+    assert not (tmp_path / "run/evaluation.json").exists()
+
+
+def remove_a_picture(root: Path) -> None:
+    next((root / "train_images").iterdir()).unlink()
+
+
+def truncate_the_json(root: Path) -> None:
+    path = root / "pascal_train.json"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "pairs", "message"),
+    [
+        (remove_a_picture, [], "1 of 12 pictures"),
+        (truncate_the_json, [], "not valid JSON"),
+        (shutil.rmtree, [], "no data at DATASETS.ROOT"),
+        (None, ["MODEL.TIMM.NAMES", "x"], "did you mean MODEL.TIMM.NAME?"),
+        (None, ["MODEL.TIMM.NAME", "resnet18"], "is for another model"),
+        (None, ["MODEL.WEIGHTS", "nowhere.pth"], "no file 'nowhere.pth'"),
+        (None, ["DATASETS.TRAIN", "('tiny_voc_test',)"], "has no annotations"),
+        (None, ["DATASETS.TRAIN", "('voc',)"], "no data set 'voc'"),
+    ],
+)
+def test_a_mistake_is_one_line_before_training(
+    generated_root, tmp_path, capsys, damage, pairs, message
+):
+    root = tmp_path / "data"
+    shutil.copytree(generated_root, root)
+    if damage:
+        damage(root)
+    arguments = ["--config-file", str(SMALL_CONFIG), *small_pairs(root, tmp_path / "run"), *pairs]
+    assert message in refused(arguments, capsys)
+    assert not list(tmp_path.glob("run/*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs", "message"),
+    [
+        (["--num-gpus", "99"], [], "99 GPU(s) asked for"),
+        (["--num-gpus", "-1"], [], "--num-gpus -1"),
+        (["--num-gpus", "2"], ["MODEL.DEVICE", "cpu"], "several processes"),
+        (["--resume"], [], "--resume: there is no checkpoint"),
+        (["--resume", "--overwrite"], [], "--resume goes with neither"),
+        (["--format-only", "a.json"], [], "--format-only needs --eval-only"),
+        (["--eval-only"], ["MODEL.WEIGHTS", ""], "--eval-only needs MODEL.WEIGHTS"),
+        ([], ["SOLVER.MAX_ITER", "5", "--overwrite"], "must stand before"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, options, pairs, message):
+    arguments = ["--config-file", str(SMALL_CONFIG), *options]
+    arguments += ["OUTPUT_DIR", str(tmp_path / "run"), *pairs]
+    assert message in refused(arguments, capsys)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_asking_for_one_is_an_error_and_asking_for_nothing_is_not(capsys):
+    message = refused(["--config-file", str(SMALL_CONFIG), "MODEL.DEVICE", "cuda"], capsys)
+    assert "sees 0" in message and "MODEL.DEVICE cpu" in message
+
+
+def test_exports_are_not_overwritten_and_need_a_set(trained, tmp_path, capsys):
+    path = tmp_path / "a.json"
+    path.write_text("mine")
+    weights = ["MODEL.WEIGHTS", str(trained / "latest.pth"), "MODEL.DEVICE", "cpu"]
+    message = refused(["--eval-only", "--format-only", str(path), *weights], capsys)
+    assert "there already" in message and path.read_text() == "mine"
+    train_net.main(["--eval-only", "--overwrite", "--format-only", str(path), *weights])
+    assert len(json.loads(path.read_text())) == 30
+
+
+def test_evaluating_without_annotations_names_the_sets_that_have_some(trained, capsys):
+    arguments = ["--eval-only", "MODEL.WEIGHTS", str(trained / "latest.pth"), "MODEL.DEVICE", "cpu"]
+    message = refused([*arguments, "DATASETS.TEST", "('tiny_voc_test',)"], capsys)
+    assert "tiny_voc_test_annotated" in message
+
+
+def test_weights_of_another_architecture_at_evaluation(generated_root, tmp_path, capsys):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "foreign.pth")
+    arguments = ["--eval-only", "--config-file", str(SMALL_CONFIG)]
+    arguments += small_pairs(generated_root, tmp_path / "run")
+    message = refused([*arguments, "MODEL.WEIGHTS", str(tmp_path / "foreign.pth")], capsys)
+    assert "is for another model" in message
+
+
+def test_categories_that_disagree_with_the_checkpoint(trained, generated_root, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(generated_root, root)
+    content = json.loads((root / "pascal_train.json").read_text())
+    content["categories"][0]["name"] = "aeroplane"
+    (root / "pascal_train.json").write_text(json.dumps(content))
+    arguments = ["--eval-only", "MODEL.WEIGHTS", str(trained / "latest.pth")]
+    message = refused([*arguments, "MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(root)], capsys)
+    assert "disagree" in message and "aeroplane" in message
+
+
+def test_a_checkpoint_brings_its_categories_where_there_is_no_training_set(
+    trained, generated_root, tmp_path
+):
+    shutil.copytree(generated_root / "test_images", tmp_path / "data/test_images")
+    shutil.copy(generated_root / "test.json", tmp_path / "data")
+    arguments = ["--eval-only", "--format-only", str(tmp_path / "a.json")]
+    arguments += ["MODEL.WEIGHTS", str(trained / "latest.pth"), "MODEL.DEVICE", "cpu"]
+    train_net.main([*arguments, "DATASETS.ROOT", str(tmp_path / "data")])
+    assert len(json.loads((tmp_path / "a.json").read_text())) == 30
