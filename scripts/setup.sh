@@ -51,7 +51,7 @@ fingerprint() {
   echo "torch $torch"
   echo "python $("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
   echo "folder $PWD"
-  cat scripts/requirements.txt scripts/detectron2-sdist.txt scripts/build_detectron2.py pyproject.toml | cksum
+  cat scripts/requirements.txt scripts/detectron2-sdist.txt scripts/build_detectron2.py | cksum
 }
 wanted=$(fingerprint)
 if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then

@@ -1,0 +1,72 @@
+"""Hooks and devices."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.utils.events import EventWriter
+
+from project.config import get_project_cfg
+from project.engine.devices import resolve_devices
+from project.engine.hooks import TimedWriter
+from project.errors import UserError
+
+
+class CountingWriter(EventWriter):
+    def __init__(self):
+        self.iterations = []
+        self.trainer = None
+
+    def write(self):
+        self.iterations.append(self.trainer.iter)
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "expected"), [(0.0, [19, 39, 44]), (3.0, [3, 7, 11, 15, 19, 22])]
+)
+def test_a_line_comes_every_20_iterations_or_when_it_is_time(monkeypatch, step_seconds, expected):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("project.engine.hooks.time.monotonic", lambda: clock.now)
+    writer = CountingWriter()
+    hook = TimedWriter([writer], period=20, seconds=10.0)
+    max_iter = 45 if step_seconds == 0 else 23
+    hook.trainer = writer.trainer = SimpleNamespace(iter=0, max_iter=max_iter)
+    hook.before_train()
+    for hook.trainer.iter in range(max_iter):
+        clock.now += step_seconds
+        hook.after_step()
+    assert writer.iterations == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "device", "given", "expected"),
+    [
+        (2, None, "cuda", False, (1, "cuda")),
+        (2, 2, "cuda", False, (2, "cuda")),
+        (0, None, "cuda", False, (1, "cpu")),
+        (2, 0, "cuda", False, (1, "cpu")),
+        (2, None, "cpu", True, (1, "cpu")),
+        (2, 1, "cpu", True, (1, "cpu")),
+    ],
+)
+def test_the_devices_of_a_run(monkeypatch, gpus, asked, device, given, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    cfg = get_project_cfg()
+    cfg.MODEL.DEVICE = device
+    assert (resolve_devices(cfg, asked, given), cfg.MODEL.DEVICE) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "given", "message"),
+    [
+        (1, 2, False, "sees 1 that it can use; type --num-gpus 1"),
+        (0, 1, False, "sees 0 that it can use; type MODEL.DEVICE cpu"),
+        (0, None, True, "sees 0"),
+    ],
+)
+def test_more_gpus_than_there_are(monkeypatch, gpus, asked, given, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UserError, match=message):
+        resolve_devices(get_project_cfg(), asked, given)

@@ -1,0 +1,150 @@
+"""Set-up: the edit table, the table of torch releases, and what setup.sh refuses."""
+
+import importlib.util
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import REPOSITORY
+
+
+def load_script(name: str):
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+build_detectron2 = load_script("build_detectron2")
+torch_versions = load_script("torch_versions")
+
+
+def write_source(root: Path) -> None:
+    """A tree that holds just what the edits look for."""
+    for edit in build_detectron2.EDITS:
+        path = root / edit.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            file.write(f"{edit.old}\n" * edit.count)
+
+
+def test_every_edit_is_applied(tmp_path):
+    write_source(tmp_path)
+    build_detectron2.apply_edits(tmp_path)
+    for edit in build_detectron2.EDITS:
+        text = (tmp_path / edit.file).read_text()
+        assert text.count(edit.new) >= edit.count, edit
+        assert edit.old in edit.new or edit.old not in text, edit
+
+
+@pytest.mark.parametrize("edit", build_detectron2.EDITS, ids=lambda e: e.file)
+def test_an_edit_that_no_longer_matches_fails_loudly(tmp_path, edit):
+    write_source(tmp_path)
+    path = tmp_path / edit.file
+    path.write_text(path.read_text().replace(edit.old, "something else", 1))
+    with pytest.raises(build_detectron2.EditError, match=edit.file):
+        build_detectron2.apply_edits(tmp_path)
+
+
+def test_an_edit_of_a_file_that_is_gone_fails_loudly(tmp_path):
+    with pytest.raises(build_detectron2.EditError, match="no such file"):
+        build_detectron2.apply_edits(tmp_path)
+
+
+def test_the_installed_detectron2_is_the_edited_one_where_setup_made_it():
+    import detectron2
+
+    if not (Path(detectron2.__file__).parent / "_C.py").is_file():
+        pytest.skip("another Detectron2 is installed here")
+    root = Path(detectron2.__file__).parent.parent
+    for edit in build_detectron2.EDITS:
+        assert edit.new in (root / edit.file).read_text(), edit
+    from detectron2 import _C
+
+    with pytest.raises(AttributeError, match="pure-Python build"):
+        _ = _C.box_iou_rotated
+
+
+@pytest.mark.parametrize(
+    ("version", "python", "torch", "torchvision"),
+    [
+        ("2.11.0", 11, "2.11.0", "0.26.0"),
+        ("2.7.1", 13, "2.7.1", "0.22.1"),
+        ("2.7", 12, "2.7.1", "0.22.1"),
+        ("2.5", 12, "2.5.1", "0.20.1"),
+    ],
+)
+def test_torch_gets_its_torchvision(version, python, torch, torchvision):
+    release = torch_versions.choose(version, python)
+    assert (release.torch, release.torchvision) == (torch, torchvision)
+
+
+@pytest.mark.parametrize(
+    ("version", "python", "message"),
+    [
+        ("2.5.1", 13, r"--torch 2\.6\.0, or Python 3\.12"),
+        ("1.13.1", 11, "not in the table; with Python 3.11: 2.5.0"),
+        ("2.11.0", 10, "use Python 3.11"),
+        ("2.11.0", 14, "use Python 3.11"),
+    ],
+)
+def test_pairs_that_do_not_exist_are_refused_with_one_that_does(version, python, message):
+    with pytest.raises(ValueError, match=message):
+        torch_versions.choose(version, python)
+
+
+@pytest.mark.parametrize(("driver", "torch"), [(470, None), (535, "2.10.0"), (580, "2.14.1")])
+def test_the_newest_torch_for_a_driver(driver, torch):
+    release = torch_versions.newest_for_driver(driver, 11)
+    assert (release and release.torch) == torch
+
+
+def run_setup(*options: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(REPOSITORY / "scripts/setup.sh"), *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def fake_python(folder: Path, body: str) -> str:
+    path = folder / "python-of-the-test"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "python", "message"),
+    [
+        (["--torch", "1.13"], None, "torch 1.13 is not in the table"),
+        (["--torch"], None, "--torch needs a version"),
+        (["--cuda"], None, "unknown option --cuda"),
+        ([], "no-such-python", "there is no such program"),
+        ([], "old", "is Python 3.9.1; Python 3.11, 3.12 or 3.13 is needed"),
+    ],
+)
+def test_setup_ends_with_one_line_and_changes_nothing(tmp_path, options, python, message):
+    stamp = REPOSITORY / ".venv/setup.stamp"
+    before = stamp.read_text() if stamp.is_file() else None
+    if python == "old":
+        python = fake_python(tmp_path, '[ "$1" = -V ] && echo "Python 3.9.1" && exit 0; exit 1')
+    result = run_setup(*options, **({"PYTHON": python} if python else {}))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert (stamp.read_text() if stamp.is_file() else None) == before
+
+
+def test_a_second_setup_does_nothing():
+    if not (REPOSITORY / ".venv/setup.stamp").is_file():
+        pytest.skip("this checkout was not set up with scripts/setup.sh")
+    result = run_setup()
+    assert result.returncode == 0
+    assert "everything is in place" in result.stdout
