@@ -42,7 +42,7 @@ def add_project_config(cfg: CfgNode) -> None:
 
     # ---- the console
     # Seconds after which a progress line is printed, even where fewer than 20 iterations are done.
-    cfg.LOG_PERIOD_SECONDS = 10.0
+    cfg.LOG_PERIOD_SECONDS = 8.0
 
 
 def get_project_cfg() -> CfgNode:

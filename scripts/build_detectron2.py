@@ -21,7 +21,11 @@ SDIST = Path(__file__).with_name("detectron2-sdist.txt")
 VERSION = "0.6+pure"  # a local version: nobody should take it for the compiled release
 
 
-class EditError(Exception):
+class BuildError(Exception):
+    """The wheel cannot be built; the message is one line."""
+
+
+class EditError(BuildError):
     """An edit does not match the source."""
 
 
@@ -246,7 +250,8 @@ def apply_edits(source: Path, edits: tuple[Edit, ...] = EDITS) -> None:
         found = text.count(edit.old)
         if found != edit.count:
             raise EditError(
-                f"{edit.file}: found {found} times instead of {edit.count}: {edit.old.strip()!r}"
+                f"{edit.file}: this stands there {found} times instead of {edit.count}, so it was"
+                f" not edited: {edit.old.strip()!r}"
             )
         path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
 
@@ -260,11 +265,29 @@ def describe_edits(edits: tuple[Edit, ...] = EDITS) -> str:
     )
 
 
+def pip(*arguments: str) -> None:
+    """Run pip quietly.
+
+    Raises:
+        BuildError: it failed; pip's own words are on stderr then.
+    """
+    command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--no-build-isolation"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode == 0:
+        return
+    sys.stderr.write(result.stdout + result.stderr)
+    if "HASHES" in result.stderr:
+        raise BuildError(
+            f"the downloaded archive has another hash than {SDIST.name} says: it is not the release"
+            " that the edits were written for"
+        )
+    raise BuildError(f"pip {arguments[0]} failed (no network?)")
+
+
 def download(folder: Path) -> Path:
     """Fetch the source archive into ``folder``, checked against its hash; returns the file."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
-    subprocess.run([*command, "-r", str(SDIST), "-d", str(folder)], check=True)
+    source = ("--no-binary", ":all:", "--require-hashes", "-r", str(SDIST))
+    pip("download", "--no-deps", *source, "-d", str(folder))
     (archive,) = folder.glob("*.tar.gz")
     return archive
 
@@ -282,8 +305,7 @@ def build(archive: Path, output: Path, work: Path) -> Path:
         (source / leftover).unlink()
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "EDITS.md").write_text(describe_edits())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", str(output), str(source)], check=True)
+    pip("wheel", "--no-deps", "--wheel-dir", str(output), str(source))
     (wheel,) = output.glob("detectron2-*.whl")
     return wheel
 
@@ -299,10 +321,8 @@ def main() -> None:
         work = Path(folder)
         try:
             print(build(download(work), output, work))
-        except EditError as error:
-            sys.exit(f"error: Detectron2's source is not what the edits were written for: {error}")
-        except subprocess.CalledProcessError as error:
-            sys.exit(f"error: `{' '.join(map(str, error.cmd[1:4]))}` failed; see above")
+        except BuildError as error:
+            sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

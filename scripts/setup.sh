@@ -60,7 +60,10 @@ if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted"
 fi
 rm -f "$stamp"
 
-venv_log=$(mktemp); trap 'rm -f "$venv_log"' EXIT
+venv_log=$(mktemp) pip_process=""
+# An interrupted set-up must not leave pip running behind it.
+trap 'rm -f "$venv_log"; [ -z "$pip_process" ] || kill "$pip_process" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
 make_venv() {
   say "making .venv with $("$python" -V)"
   rm -rf .venv
@@ -78,9 +81,19 @@ python=.venv/bin/python
 
 pip_log=.venv/pip.log
 pip_install() {
-  "$python" -m pip --disable-pip-version-check --log "$pip_log" install --quiet --progress-bar off "$@" \
-    2> >(grep -v '^WARNING' >&2) ||
-    die "pip could not install this (no network? disk full?); run setup.sh again to go on, details: $pip_log"
+  "$python" -m pip --disable-pip-version-check install --quiet --progress-bar off "$@" >"$pip_log" 2>&1 &
+  pip_process=$!
+  local half_seconds=0
+  while kill -0 "$pip_process" 2>/dev/null; do
+    sleep 0.5
+    half_seconds=$((half_seconds + 1))
+    if [ $((half_seconds % 16)) -eq 0 ]; then
+      say "  $((half_seconds / 2)) s, .venv holds $(du -sm .venv | cut -f 1) MB"
+    fi
+  done
+  wait "$pip_process" ||
+    die "pip failed: $(grep -i error "$pip_log" | tail -n 1) (no network? disk full?); run setup.sh again to go on, details: $pip_log"
+  pip_process=""
 }
 
 say "installing $pins (some gigabytes: a minute or a few)"
@@ -89,7 +102,7 @@ say "installing the other packages"
 pip_install -r scripts/requirements.txt $pins
 say "building Detectron2"
 "$python" scripts/build_detectron2.py .venv/wheel >.venv/detectron2.log 2>&1 ||
-  die "Detectron2 could not be built: $(grep -iE 'hash|error' .venv/detectron2.log | tail -n 1) (details: .venv/detectron2.log; without a network, run setup.sh again later)"
+  die "Detectron2 could not be built: $(sed -n 's/^error: //p' .venv/detectron2.log | tail -n 1); details: .venv/detectron2.log"
 pip_install --force-reinstall --no-deps .venv/wheel/detectron2-*.whl
 pip_install --no-deps --no-build-isolation -e .
 "$python" -m pip check >/dev/null || die "the installed packages do not fit together: $("$python" -m pip check | head -n 1)"
