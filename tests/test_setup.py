@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -104,9 +105,16 @@ def test_the_newest_torch_for_a_driver(driver, torch):
     assert (release and release.torch) == torch
 
 
-def run_setup(*options: str, **environment: str) -> subprocess.CompletedProcess:
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A folder with the set-up scripts and no .venv, so that the real one is left alone."""
+    shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
+    return tmp_path
+
+
+def run_setup(checkout: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["bash", str(REPOSITORY / "scripts/setup.sh"), *options],
+        ["bash", str(checkout / "scripts/setup.sh"), *options],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -120,31 +128,45 @@ def fake_python(folder: Path, body: str) -> str:
     return str(path)
 
 
+OLD = '[ "$1" = -V ] && echo "Python 3.9.1" && exit 0; exit 1'
+WITHOUT_VENV = (
+    f"""[ "$2" = venv ] && echo "No module named venv" && exit 1; exec {sys.executable} "$@\""""
+)
+
+
 @pytest.mark.parametrize(
     ("options", "python", "message"),
     [
-        (["--torch", "1.13"], None, "torch 1.13 is not in the table"),
-        (["--torch"], None, "--torch needs a version"),
-        (["--cuda"], None, "unknown option --cuda"),
+        (["--torch", "1.13"], sys.executable, "torch 1.13 is not in the table"),
+        (["--torch"], sys.executable, "--torch needs a version"),
+        (["--cuda"], sys.executable, "unknown option --cuda"),
         ([], "no-such-python", "there is no such program"),
-        ([], "old", "is Python 3.9.1; Python 3.11, 3.12 or 3.13 is needed"),
+        ([], OLD, "is Python 3.9.1; Python 3.11, 3.12 or 3.13 is needed"),
+        ([], WITHOUT_VENV, "(No module named venv); on Debian or Ubuntu: apt install python3-venv"),
     ],
 )
-def test_setup_ends_with_one_line_and_changes_nothing(tmp_path, options, python, message):
-    stamp = REPOSITORY / ".venv/setup.stamp"
-    before = stamp.read_text() if stamp.is_file() else None
-    if python == "old":
-        python = fake_python(tmp_path, '[ "$1" = -V ] && echo "Python 3.9.1" && exit 0; exit 1')
-    result = run_setup(*options, **({"PYTHON": python} if python else {}))
+def test_setup_ends_with_one_line(checkout, options, python, message):
+    if " " in python:
+        python = fake_python(checkout, python)
+    result = run_setup(checkout, *options, PYTHON=python)
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert (stamp.read_text() if stamp.is_file() else None) == before
+
+
+def test_without_a_network_setup_says_so_and_is_not_done(checkout):
+    for _ in range(2):  # the second time there is a .venv to repair
+        result = run_setup(checkout, PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+        assert result.returncode == 2
+        assert "no network?" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not (checkout / ".venv/setup.stamp").exists()
 
 
 def test_a_second_setup_does_nothing():
     if not (REPOSITORY / ".venv/setup.stamp").is_file():
         pytest.skip("this checkout was not set up with scripts/setup.sh")
-    result = run_setup()
+    run_setup(REPOSITORY)
+    result = run_setup(REPOSITORY)
     assert result.returncode == 0
     assert "everything is in place" in result.stdout

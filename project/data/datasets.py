@@ -117,48 +117,38 @@ def resolve_categories(cfg: CfgNode, stored: Mapping | None, *, must_agree: bool
         must_agree: whether the checkpoint's must be those of the data (not in fine-tuning).
 
     Raises:
-        UserError: two of them disagree, or there are none.
+        UserError: two of them disagree, or there are none. Test sets may lack some.
     """
-    known = dataset_files(cfg)
-    sources: list[tuple[str, Categories]] = []
-    for name in cfg.DATASETS.TRAIN:
-        if name in known and known[name].json_file.is_file():
-            sources.append(_categories_of(known[name]))
-    if stored and (must_agree or not sources):
-        sources.append(("the checkpoint", Categories.from_mapping(stored)))
-    if not sources:
-        for name in _test_names(cfg):
-            if name in known and known[name].json_file.is_file():
-                sources.append(_categories_of(known[name]))
-    if not sources:
-        require_dataset(cfg, next(iter([*cfg.DATASETS.TRAIN, *_test_names(cfg)]), ""))
-    (first_source, first), *others = sources
-    if not first.ids:
-        raise UserError(f"{first_source} has no categories")
-    for source, categories in others:
-        if categories != first:
+    train = _read_all_categories(cfg, cfg.DATASETS.TRAIN)
+    test = _read_all_categories(cfg, [*cfg.DATASETS.TEST, cfg.DATASETS.SUBMISSION])
+    whole = dict(train)
+    if stored and (must_agree or not train):
+        whole["the checkpoint"] = Categories.from_mapping(stored)
+    if not whole:
+        whole = dict(list(test.items())[:1])
+    if not whole:
+        names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, cfg.DATASETS.SUBMISSION]
+        require_dataset(cfg, names[0])  # says what is missing
+    source, categories = next(iter(whole.items()))
+    if not categories.ids:
+        raise UserError(f"{source} has no categories")
+    for other_source, other in {**whole, **test}.items():
+        agrees = other.is_part_of(categories) if other_source in test else other == categories
+        if not agrees:
             raise UserError(
-                f"the categories of {source} and of {first_source} disagree:"
-                f" {categories.difference(first)}"
+                f"the categories of {other_source} and of {source} disagree:"
+                f" {other.difference(categories)}"
             )
-    for name in _test_names(cfg):
-        if name in known and known[name].json_file.is_file():
-            source, categories = _categories_of(known[name])
-            if not categories.is_part_of(first):
-                raise UserError(
-                    f"the categories of {source} and of {first_source} disagree:"
-                    f" {categories.difference(first)}"
-                )
-    return first
+    return categories
 
 
-def _test_names(cfg: CfgNode) -> list[str]:
-    names = list(cfg.DATASETS.TEST)
-    return names + [cfg.DATASETS.SUBMISSION] * bool(cfg.DATASETS.SUBMISSION)
-
-
-def _categories_of(files: DatasetFiles) -> tuple[str, Categories]:
-    return str(files.json_file), read_categories(read_coco_json(files.json_file), files.json_file)
+def _read_all_categories(cfg: CfgNode, names: Iterable[str]) -> dict[str, Categories]:
+    """JSON file -> its categories, for those of the named data sets that are there."""
+    known = dataset_files(cfg)
+    paths = [known[name].json_file for name in names if name in known]
+    return {
+        str(path): read_categories(read_coco_json(path), path) for path in paths if path.is_file()
+    }
 
 
 def read_coco_json(path: Path) -> dict:
