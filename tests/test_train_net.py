@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import train_net
 from project.checkpoint.reading import read_checkpoint
 from project.evaluation.coco_metrics import evaluate_detections
 from tests.evaluation.test_metrics import CATEGORIES, pycocotools_stats
-from tests.helpers import SMALL_CONFIG
+from tests.helpers import REPOSITORY, SMALL_CONFIG
 
 
 def small_pairs(root: Path, output: Path) -> list[str]:
@@ -38,6 +39,11 @@ def small_pairs(root: Path, output: Path) -> list[str]:
 
 def train(root: Path, output: Path, *options: str) -> None:
     train_net.main(["--config-file", str(SMALL_CONFIG), *options, *small_pairs(root, output)])
+
+
+def root_of(run: Path) -> list[str]:
+    source = json.loads((run / "inference/tiny_voc_test_annotated/dataset.json").read_text())
+    return ["DATASETS.ROOT", str(Path(source["json"]).parent), "MODEL.WEIGHTS", ""]
 
 
 def refused(arguments: list[str], capsys) -> str:
@@ -129,6 +135,35 @@ def test_evaluating_a_checkpoint_gives_what_training_saw(run):
         ]
     )
     assert json.loads((run / "evaluation.json").read_text()) == first
+
+
+def test_further_test_sets_have_files_of_their_own(run):
+    arguments = ["--eval-only", "MODEL.WEIGHTS", "latest.pth", "OUTPUT_DIR", str(run)]
+    arguments += ["DATASETS.TEST", "('tiny_voc_test_annotated', 'tiny_voc_train')"]
+    train_net.main([*arguments, "MODEL.DEVICE", "cpu"])
+    results = json.loads((run / "evaluation_tiny_voc_train.json").read_text())
+    assert results["dataset"] == "tiny_voc_train"
+    assert json.loads((run / "evaluation.json").read_text())["dataset"] != "tiny_voc_train"
+    assert (run / "inference/tiny_voc_train/detections.json").exists()
+
+
+def test_the_shell_scripts_do_their_job(run):
+    if not (REPOSITORY / ".venv/setup.stamp").is_file():
+        pytest.skip("this checkout was not set up with scripts/setup.sh")
+
+    def bash(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["bash", *words], cwd=run, capture_output=True, text=True)
+
+    scripts = str(REPOSITORY / "scripts")
+    pairs = ("OUTPUT_DIR", str(run), "MODEL.DEVICE", "cpu")
+    (run / "evaluation.json").unlink()
+    assert bash(f"{scripts}/eval.sh", "latest.pth", *pairs).returncode == 0
+    assert (run / "evaluation.json").exists()
+    assert bash(f"{scripts}/submit.sh", "latest.pth", "a.json", *pairs).returncode == 0
+    assert len(json.loads((run / "a.json").read_text())) == 30
+    assert "already holds a run" in bash(f"{scripts}/train.sh", *pairs, *root_of(run)).stderr
+    for script in ("eval", "submit"):
+        assert bash(f"{scripts}/{script}.sh").returncode == 2
 
 
 def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):

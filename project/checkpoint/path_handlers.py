@@ -9,6 +9,7 @@ import timm
 from detectron2.utils.file_io import PathManager
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import logging as hub_logging
 from iopath.common.file_io import PathHandler
 
 from project.errors import UserError
@@ -16,13 +17,28 @@ from project.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-class TimmHandler(PathHandler):
-    """``timm://resnest50d.in1k``: timm's pretrained weights, in timm's own download cache."""
+class _LocalFileHandler(PathHandler):
+    """A kind of path that always comes down to one local file."""
 
-    PREFIX = "timm://"
+    PREFIX: str
 
     def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
+
+    def _isfile(self, path: str, **kwargs) -> bool:
+        return True
+
+    def _exists(self, path: str, **kwargs) -> bool:
+        return True
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs):
+        return open(self._get_local_path(path), mode, buffering)
+
+
+class TimmHandler(_LocalFileHandler):
+    """``timm://resnest50d.in1k``: timm's pretrained weights, in timm's own download cache."""
+
+    PREFIX = "timm://"
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
         name = path.removeprefix(self.PREFIX)
@@ -34,6 +50,7 @@ class TimmHandler(PathHandler):
             return download(local_files_only=True)
         except LocalEntryNotFoundError:
             logger.info(f"Downloading {path} into timm's cache ...")
+        hub_logging.set_verbosity_error()  # each of its retries would be two lines otherwise
         try:
             return download()
         except OSError as error:
@@ -43,23 +60,11 @@ class TimmHandler(PathHandler):
                 " that file"
             ) from error
 
-    def _isfile(self, path: str, **kwargs) -> bool:
-        return True
 
-    def _exists(self, path: str, **kwargs) -> bool:
-        return True
-
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs):
-        return open(self._get_local_path(path), mode, buffering)
-
-
-class PackageHandler(PathHandler):
+class PackageHandler(_LocalFileHandler):
     """``package://NAME/FILE``: a file that an installed Python package ships."""
 
     PREFIX = "package://"
-
-    def _get_supported_prefixes(self) -> list[str]:
-        return [self.PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
         package, _, file_name = path.removeprefix(self.PREFIX).partition("/")
@@ -71,15 +76,6 @@ class PackageHandler(PathHandler):
             if (Path(folder) / file_name).is_file():
                 return str(Path(folder) / file_name)
         raise UserError(f"{path}: the Python package {package!r} has no file {file_name!r}")
-
-    def _isfile(self, path: str, **kwargs) -> bool:
-        return True
-
-    def _exists(self, path: str, **kwargs) -> bool:
-        return True
-
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs):
-        return open(self._get_local_path(path), mode, buffering)
 
 
 for _handler in (TimmHandler(), PackageHandler()):

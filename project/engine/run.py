@@ -12,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 
 from project.checkpoint.checkpointer import Checkpointer
 from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
+from project.data.categories import Categories
 from project.data.datasets import (
     check_images,
     has_annotations,
@@ -60,7 +61,10 @@ def prepare(cfg: CfgNode, job: Job) -> None:
     Raises:
         UserError: see the functions called.
     """
-    stored = _stored_categories(cfg, job)
+    if job.resume:
+        newest_checkpoint(cfg.OUTPUT_DIR)
+    elif job.eval_only and not cfg.MODEL.WEIGHTS:
+        raise UserError("--eval-only needs MODEL.WEIGHTS FILE at the end of the command")
     if job.submission:
         check_output_file(job.submission, job.overwrite)
         name = submission_set(cfg)
@@ -76,7 +80,7 @@ def prepare(cfg: CfgNode, job: Job) -> None:
         cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
         for name in cfg.DATASETS.TEST:
             check_images(require_dataset(cfg, name))
-    categories = resolve_categories(cfg, stored, must_agree=job.eval_only or job.resume)
+    categories = _categories(cfg, job)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)
     if not job.eval_only:
@@ -90,10 +94,7 @@ def run(cfg: CfgNode, job: Job) -> dict | list | None:
         Metrics of training or evaluation, or the detections of an export.
     """
     # Processes that were spawned have registered nothing yet.
-    categories = resolve_categories(
-        cfg, _stored_categories(cfg, job), must_agree=job.eval_only or job.resume
-    )
-    register_datasets(cfg, categories)
+    register_datasets(cfg, _categories(cfg, job))
     log_to_file(cfg.OUTPUT_DIR, comm.get_rank())
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     if job.eval_only:
@@ -133,16 +134,11 @@ def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
     return Trainer.test(cfg, model, evaluators)
 
 
-def _stored_categories(cfg: CfgNode, job: Job) -> dict | None:
-    """The categories that the weights of the job were trained for, where they say so."""
-    path = cfg.MODEL.WEIGHTS
-    if job.resume:
-        path = newest_checkpoint(cfg.OUTPUT_DIR)
-    elif job.eval_only and not path:
-        raise UserError("--eval-only needs MODEL.WEIGHTS FILE at the end of the command")
-    if not path:
-        return None
-    return read_checkpoint(find_weights(path, cfg.OUTPUT_DIR)).get("categories")
+def _categories(cfg: CfgNode, job: Job) -> Categories:
+    """The categories of the data and, where they say so, of the weights."""
+    path = newest_checkpoint(cfg.OUTPUT_DIR) if job.resume else cfg.MODEL.WEIGHTS
+    stored = read_checkpoint(find_weights(path, cfg.OUTPUT_DIR)) if path else {}
+    return resolve_categories(cfg, stored.get("categories"), must_agree=job.eval_only or job.resume)
 
 
 def _require_annotations(cfg: CfgNode, name: str) -> None:
