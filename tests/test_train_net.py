@@ -174,6 +174,11 @@ def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
     train_net.main(["--resume", *pairs, "SOLVER.MAX_ITER", "5"])
     assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 4
     assert json.loads((run / "evaluation.json").read_text())["iteration"] == 5
+    # Starting from the very run that would be replaced is refused, and it stays.
+    weights = str(run / "latest.pth")
+    message = refused(["--overwrite", *pairs, "MODEL.WEIGHTS", weights], capsys)
+    assert "would delete" in message
+    assert read_checkpoint(weights)["iteration"] == 4
     train(generated_root, run, "--overwrite")
     assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 2
 

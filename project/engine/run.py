@@ -70,6 +70,8 @@ def prepare(cfg: CfgNode, job: Job) -> None:
         name = submission_set(cfg)
         check_images(require_dataset(cfg, name))
     elif job.eval_only:
+        if not cfg.DATASETS.TEST:
+            raise UserError("--eval-only: DATASETS.TEST names no data set")
         for name in cfg.DATASETS.TEST:
             _require_annotations(cfg, name)
             check_images(require_dataset(cfg, name))
@@ -84,7 +86,7 @@ def prepare(cfg: CfgNode, job: Job) -> None:
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)
     if not job.eval_only:
-        _claim_output_dir(Path(cfg.OUTPUT_DIR), job)
+        _claim_output_dir(cfg, job)
 
 
 def run(cfg: CfgNode, job: Job) -> dict | list | None:
@@ -164,8 +166,9 @@ _RUN_FILES = ("model_*.pth", "*.pth.tmp", "latest.pth", "last_checkpoint", "metr
 _RUN_FILES += ("events.out.tfevents.*", "log.txt*", "config.yaml", "evaluation*.json")
 
 
-def _claim_output_dir(output_dir: Path, job: Job) -> None:
+def _claim_output_dir(cfg: CfgNode, job: Job) -> None:
     """Make the run's directory; refuse to mix two runs in one."""
+    output_dir = Path(cfg.OUTPUT_DIR)
     holds_run = any((output_dir / name).exists() for name in ("last_checkpoint", "metrics.json"))
     if holds_run and not job.resume:
         if not job.overwrite:
@@ -173,9 +176,16 @@ def _claim_output_dir(output_dir: Path, job: Job) -> None:
                 f"OUTPUT_DIR {str(output_dir)!r} already holds a run; add --resume to go on with"
                 " it, --overwrite to replace it, or OUTPUT_DIR OTHER at the end of the command"
             )
-        for pattern in _RUN_FILES:
-            for path in output_dir.glob(pattern):
-                path.unlink()
+        replaced = [path for pattern in _RUN_FILES for path in output_dir.glob(pattern)]
+        if cfg.MODEL.WEIGHTS:
+            weights = Path(find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)).resolve()
+            if weights in [path.resolve() for path in replaced]:
+                raise UserError(
+                    f"--overwrite would delete MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, which training is"
+                    " to start from; choose another OUTPUT_DIR"
+                )
+        for path in replaced:
+            path.unlink()
         shutil.rmtree(output_dir / "inference", ignore_errors=True)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
