@@ -79,6 +79,9 @@ elif ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 python=.venv/bin/python
 
+# What an interrupted pip leaves behind goes with the next set-up, and /tmp may be small.
+export TMPDIR="$PWD/.venv/tmp"
+rm -rf "$TMPDIR"; mkdir "$TMPDIR"
 pip_log=.venv/pip.log
 pip_install() {
   "$python" -m pip --disable-pip-version-check install --quiet --progress-bar off "$@" >"$pip_log" 2>&1 &
@@ -108,5 +111,6 @@ pip_install --no-deps --no-build-isolation -e .
 "$python" -m pip check >/dev/null || die "the installed packages do not fit together: $("$python" -m pip check | head -n 1)"
 
 say "$("$python" scripts/torch_versions.py report)"
+rm -rf "$TMPDIR"
 echo "$wanted" > "$stamp"
 say "done"
