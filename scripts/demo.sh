@@ -15,7 +15,7 @@ config=configs/tiny_voc/cascade_mask_rcnn_effnet_lite0_fpn_cpu.yaml
 step() { echo; echo "demo: $*"; }
 
 step "generating pictures in $data"
-"$python" scripts/generate_dataset.py "$data" --train 800 --test 100 --seed 0
+"$python" scripts/generate_dataset.py "$data" --train 800 --test 100 --seed 0 --overwrite
 
 step "training on them, then evaluating on pictures with other backgrounds"
 "$python" train_net.py --overwrite --config-file "$config" DATASETS.ROOT "$data" OUTPUT_DIR "$output"

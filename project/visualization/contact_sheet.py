@@ -6,8 +6,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from project.data.segmentation import decode_segmentation
 from project.errors import UserError
 from project.visualization.instances import add_title, draw_instances
 
@@ -48,7 +48,8 @@ def draw_predictions(
         cell_hw: height and width that a panel is enlarged to, in pixels.
 
     Raises:
-        UserError: a picture cannot be read, or ``output`` cannot be written.
+        UserError: a picture cannot be read, an RLE is not of its size, or ``output`` cannot be
+            written.
     """
     images = coco_json["images"]
     if not images:
@@ -106,14 +107,3 @@ def _draw(
         categories,
         scale,
     )
-
-
-def decode_segmentation(segmentation: list | Mapping, height: int, width: int) -> np.ndarray:
-    """A COCO segmentation (polygons, RLE of both kinds) as a mask. bool, shape (H, W)."""
-    if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    return coco_mask.decode(rle).astype(bool)

@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -18,6 +19,7 @@ from project.data.datasets import (
     require_dataset,
     resolve_categories,
 )
+from project.data.segmentation import compressed_rle, polygons, uncompressed_rle
 from project.errors import UserError
 
 MASK = np.zeros((40, 50), dtype=bool)
@@ -26,8 +28,6 @@ MASK[10:30, 5:25] = True
 
 def coco_json() -> dict:
     """Three pictures, categories out of order and with gaps, every kind of segmentation."""
-    from project.data.synthetic.segmentation import compressed_rle, polygons, uncompressed_rle
-
     outlines = [polygons(MASK), compressed_rle(MASK), uncompressed_rle(MASK), compressed_rle(MASK)]
     return {
         "images": [
@@ -57,8 +57,6 @@ def write(cfg, content, name: str = "labels.json") -> None:
 @pytest.fixture
 def custom(tmp_path):
     """A config for a data set of its own layout; :func:`write` replaces its JSON."""
-    import cv2
-
     (tmp_path / "pictures").mkdir()
     for image_id in (90, 7, 31):
         cv2.imwrite(str(tmp_path / f"pictures/{image_id}.jpg"), np.zeros((40, 50, 3), np.uint8))

@@ -7,14 +7,18 @@ import cv2
 import numpy as np
 import pytest
 
+from project.data.segmentation import (
+    compressed_rle,
+    decode_segmentation,
+    polygons,
+    uncompressed_rle,
+)
 from project.data.synthetic import CLASS_NAMES, generate_dataset, render_scene
 from project.data.synthetic.dataset import annotation_records, image_record
 from project.data.synthetic.scene import MAX_SIZE, MIN_SIZE
-from project.data.synthetic.segmentation import compressed_rle, polygons, uncompressed_rle
 from project.data.synthetic.shapes import rasterize
 from project.data.synthetic.textures import BACKGROUNDS
 from project.errors import UserError
-from project.visualization.contact_sheet import decode_segmentation
 
 SCENES = [(split, index) for split in ("train", "test") for index in range(60)]
 
@@ -53,14 +57,14 @@ def test_segmentations_decode_to_the_rendered_masks(scenes):
         height, width = scene.image.shape[:2]
         for record, mask in zip(annotation_records(scene, 77), scene.masks, strict=True):
             outline = record["segmentation"]
-            kinds.add(type(outline) if isinstance(outline, list) else type(outline["counts"]))
+            kinds.add("polygons" if isinstance(outline, list) else type(outline["counts"]))
             assert np.array_equal(decode_segmentation(outline, height, width), mask)
             assert record["area"] == mask.sum()
             x, y, w, h = record["bbox"]
             assert mask[y : y + h, x : x + w].sum() == mask.sum()
             assert mask[y].any() and mask[y + h - 1].any()
             assert mask[:, x].any() and mask[:, x + w - 1].any()
-    assert kinds == {list, str}  # polygons, and RLE: as a list of counts too (list) and as a string
+    assert kinds == {"polygons", list, str}  # RLE as a list of counts and as a string
 
 
 def test_masks_of_a_picture_do_not_overlap_and_all_classes_appear(scenes):
@@ -130,6 +134,28 @@ def test_another_data_set_is_not_overwritten(tmp_path):
     assert (tmp_path / "pascal_train.json").read_bytes() == before
     generate_dataset(tmp_path, num_train=3, num_test=1, overwrite=True)
     assert len(json.loads((tmp_path / "pascal_train.json").read_text())["images"]) == 3
+
+
+def test_a_data_set_that_lost_a_picture_or_its_marker_is_not_taken_for_complete(tmp_path):
+    generate_dataset(tmp_path, num_train=2, num_test=1)
+    (tmp_path / "train_images/train_000001.jpg").unlink()
+    with pytest.raises(UserError, match="another data set"):
+        generate_dataset(tmp_path, num_train=2, num_test=1)
+    generate_dataset(tmp_path, num_train=2, num_test=1, overwrite=True)
+    assert (tmp_path / "train_images/train_000001.jpg").is_file()
+    (tmp_path / "generator.json").write_text("{")
+    with pytest.raises(UserError, match="another data set"):
+        generate_dataset(tmp_path, num_train=2, num_test=1)
+
+
+def test_arguments_out_of_range_write_nothing(tmp_path):
+    for arguments in ({"seed": -1}, {"num_train": -1}, {"num_test": -1}):
+        with pytest.raises(UserError, match="choose"):
+            generate_dataset(tmp_path / "new", **{"num_train": 1, "num_test": 1, **arguments})
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        generate_dataset(tmp_path / "file", num_train=1, num_test=1)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from project.data.categories import Categories
+from project.data.segmentation import compressed_rle, decode_segmentation
 from project.data.synthetic import render_scene
 from project.data.synthetic.dataset import annotation_records, category_records, image_record
-from project.data.synthetic.segmentation import compressed_rle
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, evaluate_detections
 from project.evaluation.detections import check_output_file, to_coco_results, write_json
@@ -35,8 +35,6 @@ def ground_truth(count: int = 8) -> dict:
 
 def noisy_detections(truth: dict, seed: int = 0) -> list[dict]:
     """The ground truth, shifted, some missed, some of another class, some twice."""
-    from project.visualization.contact_sheet import decode_segmentation
-
     rng = np.random.RandomState(seed)
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     detections = []
@@ -90,8 +88,6 @@ def test_ap_is_that_of_pycocotools(iou_type, seed):
 def test_perfect_detections_have_an_ap_of_100():
     truth = ground_truth()
     sizes = {i["id"]: (i["height"], i["width"]) for i in truth["images"]}
-    from project.visualization.contact_sheet import decode_segmentation
-
     detections = [
         {
             "image_id": a["image_id"],

@@ -55,3 +55,15 @@ def test_a_missing_picture_is_one_line(tmp_path):
         draw_predictions(content, tmp_path, [], tmp_path / "a.png")
     with pytest.raises(UserError, match="no pictures"):
         draw_predictions({"images": []}, tmp_path, [], tmp_path / "a.png")
+
+
+def test_an_rle_of_another_size_is_one_line(generated_root, tmp_path):
+    content = json.loads((generated_root / "test.json").read_text())
+    for counts in ([100], "T3"):
+        segmentation = {"size": [10, 10], "counts": counts}
+        detection = {"image_id": content["images"][0]["id"], "category_id": 1, "score": 0.9}
+        detection |= {"bbox": [0, 0, 5, 5], "segmentation": segmentation}
+        with pytest.raises(UserError, match="10 x 10"):
+            draw_predictions(
+                content, generated_root / "test_images", [detection], tmp_path / "a.png"
+            )

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from project.data.segmentation import compressed_rle, polygons, uncompressed_rle
 from project.data.synthetic.scene import Scene, render_scene
-from project.data.synthetic.segmentation import compressed_rle, polygons, uncompressed_rle
 from project.data.synthetic.shapes import CLASS_NAMES
 from project.errors import UserError
 
@@ -32,16 +32,23 @@ def generate_dataset(
     A root that holds just this data set already is left as it is.
 
     Raises:
-        UserError: ``root`` holds another data set, and ``overwrite`` is not set.
+        UserError: a number is out of range, ``root`` is no folder, or it holds another data set and
+            ``overwrite`` is not set.
     """
     root = Path(root)
+    _check_numbers(num_train, num_test, seed)
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file; choose a folder to write the pictures to")
     recipe = {"version": VERSION, "num_train": num_train, "num_test": num_test, "seed": seed}
     marker = root / "generator.json"
-    if marker.is_file() and json.loads(marker.read_text()) == recipe:
+    if _is_complete(root, marker, recipe):
         return
     if (root / "pascal_train.json").exists() or (root / "test.json").exists():
         if not overwrite:
-            raise UserError(f"{root} holds another data set; choose another folder or --overwrite")
+            raise UserError(
+                f"{root} holds another data set, or one that lost files;"
+                " choose another folder or --overwrite"
+            )
         marker.unlink(missing_ok=True)
     total = num_train + num_test
     with tqdm(total=total, desc="generating", unit="picture", disable=not progress) as bar:
@@ -51,6 +58,32 @@ def generate_dataset(
     _write_json(root / "test_annotations.json", test)
     _write_json(root / "test.json", {k: test[k] for k in ("images", "categories")})
     _write_json(marker, recipe)  # last: without it the data set is not complete
+
+
+def _check_numbers(num_train: int, num_test: int, seed: int) -> None:
+    if num_train < 0 or num_test < 0:
+        raise UserError(f"{num_train} training and {num_test} test pictures: choose 0 or more")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed}: choose one from 0 to {2**32 - 1}")
+
+
+def _is_complete(root: Path, marker: Path, recipe: dict) -> bool:
+    """Whether ``root`` holds the data set of this recipe, and every picture of it."""
+    try:
+        if json.loads(marker.read_text()) != recipe:
+            return False
+    except (OSError, ValueError):
+        return False  # no marker, or a damaged one
+    counts = (("train", recipe["num_train"]), ("test", recipe["num_test"]))
+    return all(
+        (root / f"{split}_images" / _file_name(split, index)).is_file()
+        for split, count in counts
+        for index in range(count)
+    )
+
+
+def _file_name(split: str, index: int) -> str:
+    return f"{split}_{index:06d}.jpg"
 
 
 def _write_split(folder: Path, seed: int, split: str, count: int, bar: tqdm) -> dict:
@@ -75,7 +108,7 @@ def image_record(scene: Scene, split: str, index: int) -> dict:
     block, place = divmod(index, _ID_MODULUS)
     number = block * _ID_MODULUS + place * _ID_FACTOR % _ID_MODULUS
     image_id = 2 * number + (1 if split == "train" else 2)
-    file_name = f"{split}_{index:06d}.jpg"
+    file_name = _file_name(split, index)
     return {"file_name": file_name, "height": height, "width": width, "id": image_id}
 
 

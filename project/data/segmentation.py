@@ -1,9 +1,30 @@
-"""Masks as COCO segmentations that decode to exactly the same pixels."""
+"""Masks as COCO segmentations, and back: encoding loses no pixel."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from project.errors import UserError
+
+
+def decode_segmentation(segmentation: list | Mapping, height: int, width: int) -> np.ndarray:
+    """A COCO segmentation (polygons, RLE of both kinds) as a mask. bool, shape (H, W).
+
+    Raises:
+        UserError: the RLE is of another size.
+    """
+    if not isinstance(segmentation, list) and list(segmentation["size"]) != [height, width]:
+        size = " x ".join(map(str, segmentation["size"]))
+        raise UserError(f"an RLE of {size} pixels does not fit a picture of {height} x {width}")
+    if isinstance(segmentation, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        rle = coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        rle = segmentation
+    return coco_mask.decode(rle).astype(bool)
 
 
 def uncompressed_rle(mask: np.ndarray) -> dict:
@@ -32,8 +53,8 @@ def polygons(mask: np.ndarray) -> list[list[int]] | None:
         return None
     segmentation = [[value for point in ring for value in point] for ring in rings]
     height, width = mask.shape
-    decoded = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
-    return segmentation if np.array_equal(decoded.astype(bool), mask) else None
+    exact = np.array_equal(decode_segmentation(segmentation, height, width), mask)
+    return segmentation if exact else None
 
 
 def _boundary_rings(mask: np.ndarray) -> list[list[tuple[int, int]]]:
