@@ -24,6 +24,28 @@ def add_project_config(cfg: CfgNode) -> None:
     # BN, SyncBN or FrozenBN, in the body. What MODEL.BACKBONE.FREEZE_AT freezes is as in FrozenBN.
     cfg.MODEL.TIMM.NORM = "BN"
 
+    # ---- the original's computation; the default of each key is Detectron2's (docs/parity.md)
+    # Clamp the deltas dw and dh from above only ("upper") or on "both" sides, in RPN and cascade.
+    cfg.MODEL.DELTA_CLAMP = "upper"
+    # ExtendedRPN: MODEL.RPN.BOUNDARY_THRESH 0 leaves out anchors that leave the picture. The best
+    # anchors of an object are positive from this IoU on; they are matched to that object (True) or
+    # to the one that they overlap most. Losses are divided by the "batch_size" that was asked for
+    # or by the "sampled" anchors.
+    cfg.MODEL.RPN.LOW_QUALITY_MIN_IOU = 0.0
+    cfg.MODEL.RPN.LOW_QUALITY_REASSIGN = False
+    cfg.MODEL.RPN.LOSS_NORMALIZER = "batch_size"
+    # ExtendedCascadeROIHeads: weights of the stages' losses; whether each stage samples RoIs anew;
+    # average the stages' "probs" or "logits"; divide the gradients into the features by the number
+    # of stages (goes with equal weights).
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = [1.0, 1.0, 1.0]
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE = False
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.SCORE_FUSION = "probs"
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.AVERAGE_GRADIENT = True
+    # One mask head, or one for each stage.
+    cfg.MODEL.ROI_MASK_HEAD.NUM_HEADS = 1
+    # Resize pictures with "pillow" (antialiased) or "opencv" (not).
+    cfg.INPUT.RESIZE_BACKEND = "pillow"
+
     # ---- weights
     # Take from MODEL.WEIGHTS what fits, where it does not fill all that it should: fine-tuning a
     # detector on other classes, say. What was left is always printed.

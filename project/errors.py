@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class UserError(Exception):
@@ -11,6 +11,12 @@ class UserError(Exception):
 
 class MissingDependencyError(UserError, ImportError):
     """A package that the project cannot do without is not installed."""
+
+
+def require_choice(key: str, value: object, choices: Sequence) -> None:
+    """Raise :class:`UserError` unless the value of config key ``key`` is one of ``choices``."""
+    if value not in choices:
+        raise UserError(f"{key} is {value!r}; choose one of {', '.join(map(str, choices))}")
 
 
 def reports_user_errors(main: Callable) -> Callable:

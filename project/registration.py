@@ -9,4 +9,6 @@ from project.dependencies import require_detectron2
 require_detectron2()
 
 import project.backbone.fpn  # noqa: E402  (BACKBONE_REGISTRY)
-import project.checkpoint.path_handlers  # noqa: E402, F401  (PathManager: timm://, package://)
+import project.checkpoint.path_handlers  # noqa: E402  (PathManager: timm://, package://)
+import project.proposal_generator.rpn  # noqa: E402  (PROPOSAL_GENERATOR_REGISTRY)
+import project.roi_heads.cascade  # noqa: E402, F401  (ROI_HEADS_REGISTRY)

@@ -108,9 +108,15 @@ def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(small_opts)
             assert parameter.grad is None, name
 
 
+def full_model(num_mask_heads: int) -> nn.Module:
+    """The tiny-VOC recipe's model, without memory for its weights."""
+    opts = ["MODEL.DEVICE", "meta", "MODEL.ROI_MASK_HEAD.NUM_HEADS", str(num_mask_heads)]
+    with torch.device("meta"):
+        return build_model(load_config(str(FULL_CONFIG), opts, default_config=""))
+
+
 def test_parameter_count_of_the_full_model():
-    cfg = load_config(str(FULL_CONFIG), ["MODEL.DEVICE", "meta"], default_config="")
-    model = build_model(cfg)
+    model = full_model(num_mask_heads=1)
 
     def count(*modules: nn.Module) -> int:
         return sum(p.numel() for m in modules for p in m.parameters())
@@ -134,6 +140,12 @@ def test_parameter_count_of_the_full_model():
         "mask head": 2.63,
     }
     assert sum(p.numel() for p in model.parameters() if not p.requires_grad) == 264_064
+
+
+def test_parameter_count_of_the_originals_three_mask_heads():
+    parameters = list(full_model(num_mask_heads=3).parameters())
+    assert sum(p.numel() for p in parameters) == 82_958_358
+    assert sum(p.numel() for p in parameters if not p.requires_grad) == 264_064
 
 
 @pytest.mark.parametrize(

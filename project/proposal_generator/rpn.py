@@ -1,0 +1,99 @@
+"""The region proposal network of Faster R-CNN, with Detectron2's or mmdetection's rules."""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator.rpn import RPN
+from detectron2.structures import Boxes, Instances
+
+from project.box_regression import build_box2box_transform
+from project.errors import require_choice
+from project.proposal_generator.matcher import AnchorMatcher
+
+LOSS_NORMALIZERS = ("batch_size", "sampled")
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class ExtendedRPN(RPN):
+    """Detectron2's ``RPN``; with the default config it computes the same.
+
+    Args:
+        loss_normalizer: what both losses are divided by: "batch_size" of sampled anchors that was
+            asked for, or the number that was "sampled".
+        kwargs: see ``RPN``. With ``anchor_boundary_thresh`` >= 0, anchors that leave the picture by
+            more are left out before matching, so that they cannot be an object's best one
+            (Detectron2 ignores them after matching).
+
+    Source of the rules: ``AnchorHead`` and ``RPNHead`` of mmdetection (mmdet/models/dense_heads).
+    """
+
+    @configurable
+    def __init__(self, *, loss_normalizer: str = "batch_size", **kwargs):
+        super().__init__(**kwargs)
+        self.loss_normalizer = loss_normalizer
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        rpn = cfg.MODEL.RPN
+        require_choice("MODEL.RPN.LOSS_NORMALIZER", rpn.LOSS_NORMALIZER, LOSS_NORMALIZERS)
+        return {
+            **super().from_config(cfg, input_shape),
+            "loss_normalizer": rpn.LOSS_NORMALIZER,
+            "box2box_transform": build_box2box_transform(cfg, rpn.BBOX_REG_WEIGHTS),
+            "anchor_matcher": AnchorMatcher(
+                rpn.IOU_THRESHOLDS,
+                rpn.IOU_LABELS,
+                min_iou=rpn.LOW_QUALITY_MIN_IOU,
+                reassign=rpn.LOW_QUALITY_REASSIGN,
+            ),
+        }
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """
+        Args:
+            anchors: of each level.
+            gt_instances: the objects of each picture; their ``image_size`` is that of the picture
+                without padding.
+
+        Returns:
+            For each picture the labels of its R anchors (1 positive, 0 negative, -1 ignored), shape
+            (R,), and the boxes of their objects, shape (R, 4).
+        """
+        if self.anchor_boundary_thresh < 0:
+            return super().label_and_sample_anchors(anchors, gt_instances)
+        anchors = Boxes.cat(anchors)
+        labels, boxes = [], []
+        for instances in gt_instances:
+            inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
+            inside_labels, inside_boxes = super().label_and_sample_anchors(
+                [anchors[inside]], [instances]
+            )
+            labels.append(inside_labels[0].new_full((len(anchors),), -1))
+            labels[-1][inside] = inside_labels[0]
+            boxes.append(torch.zeros_like(anchors.tensor))
+            boxes[-1][inside] = inside_boxes[0].to(boxes[-1].dtype)
+        return labels, boxes
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[torch.Tensor],
+        gt_labels: list[torch.Tensor],
+        pred_anchor_deltas: list[torch.Tensor],
+        gt_boxes: list[torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """See ``RPN.losses``."""
+        losses = super().losses(
+            anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes
+        )
+        if self.loss_normalizer == "batch_size":
+            return losses
+        labels = torch.stack(gt_labels)
+        # mmdetection counts at least one positive and one negative for each picture.
+        sampled = sum((labels == label).sum(dim=1).clamp(min=1).sum() for label in (0, 1))
+        scale = self.batch_size_per_image * len(gt_labels) / sampled
+        return {name: loss * scale for name, loss in losses.items()}

@@ -1,0 +1,278 @@
+"""The heads of Cascade R-CNN (Cai and Vasconcelos 2019), as in Detectron2 or in mmdetection."""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+from project.box_regression import build_box2box_transform
+from project.errors import UserError, require_choice
+from project.roi_heads.matched_masks import MatchedMasks
+
+SCORE_FUSIONS = ("probs", "logits")
+
+
+@ROI_HEADS_REGISTRY.register()
+class ExtendedCascadeROIHeads(CascadeROIHeads):
+    """Detectron2's ``CascadeROIHeads``; with the default config it computes the same.
+
+    Args:
+        stage_loss_weights: of each stage's losses, the mask loss included.
+        resample: whether each stage assigns its proposals anew, adds the ground truth to them and
+            samples (``ROI_HEADS.BATCH_SIZE_PER_IMAGE``, ``POSITIVE_FRACTION``), and keeps empty
+            boxes; else stages 2 and 3 label the refined boxes of stage 1, without the empty ones.
+        score_fusion: average the stages' "probs" or their "logits".
+        average_gradient: whether the gradients into the features are divided by the number of
+            stages, which goes with equal loss weights.
+        mask_head: one, trained on the RoIs of stage 1, or a ``ModuleList`` of one for each stage,
+            trained on that stage's positives; their probabilities are averaged.
+        kwargs: see ``CascadeROIHeads``.
+
+    Source of the choices: ``CascadeRoIHead`` of mmdetection
+    (mmdet/models/roi_heads/cascade_roi_head.py).
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        stage_loss_weights: Sequence[float] = (1.0, 1.0, 1.0),
+        resample: bool = False,
+        score_fusion: str = "probs",
+        average_gradient: bool = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.stage_loss_weights = tuple(stage_loss_weights)
+        self.resample = resample
+        self.score_fusion = score_fusion
+        self.average_gradient = average_gradient
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+        require_choice(
+            "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_FUSION", cascade.SCORE_FUSION, SCORE_FUSIONS
+        )
+        if len(cascade.STAGE_LOSS_WEIGHTS) != len(cascade.IOUS):
+            raise UserError(
+                f"MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS has"
+                f" {len(cascade.STAGE_LOSS_WEIGHTS)} weights for {len(cascade.IOUS)} stages (IOUS)"
+            )
+        return {
+            **super().from_config(cfg, input_shape),
+            "stage_loss_weights": cascade.STAGE_LOSS_WEIGHTS,
+            "resample": cascade.RESAMPLE,
+            "score_fusion": cascade.SCORE_FUSION,
+            "average_gradient": cascade.AVERAGE_GRADIENT,
+        }
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        ret = super()._init_box_head(cfg, input_shape)
+        weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+        for predictor, stage_weights in zip(ret["box_predictors"], weights, strict=True):
+            predictor.box2box_transform = build_box2box_transform(cfg, stage_weights)
+        return ret
+
+    @classmethod
+    def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        ret = super()._init_mask_head(cfg, input_shape)
+        num_heads = cfg.MODEL.ROI_MASK_HEAD.NUM_HEADS
+        num_stages = len(cfg.MODEL.ROI_BOX_CASCADE_HEAD.IOUS)
+        require_choice("MODEL.ROI_MASK_HEAD.NUM_HEADS", num_heads, (1, num_stages))
+        if ret and num_heads > 1:
+            further = [
+                super(ExtendedCascadeROIHeads, cls)._init_mask_head(cfg, input_shape)["mask_head"]
+                for _ in range(num_heads - 1)
+            ]
+            ret["mask_head"] = nn.ModuleList([ret["mask_head"], *further])
+        return ret
+
+    @property
+    def has_mask_head_per_stage(self) -> bool:
+        """Whether each stage has a mask head of its own."""
+        return self.mask_on and isinstance(self.mask_head, nn.ModuleList)
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        """See ``ROIHeads.forward``: (RoIs of stage 1, losses) or (detections, {})."""
+        if not self.training:
+            return super().forward(images, features, proposals)
+        box_features = [features[name] for name in self.box_in_features]
+        losses = {}
+        for stage in range(self.num_cascade_stages):
+            rois = self._label_proposals(proposals, targets, stage)
+            if stage == 0:
+                first_rois = rois
+            predictions = self._run_stage(box_features, rois, stage)
+            with get_event_storage().name_scope(f"stage{stage}"):
+                stage_losses = self.box_predictor[stage].losses(predictions, rois)
+                if self.has_mask_head_per_stage:
+                    stage_losses.update(self._mask_losses(features, rois, self.mask_head[stage]))
+            weight = self.stage_loss_weights[stage]
+            losses.update({f"{k}_stage{stage}": v * weight for k, v in stage_losses.items()})
+            proposals = self._refine(predictions, rois, stage)
+        if self.mask_on and not self.has_mask_head_per_stage:
+            losses.update(self._mask_losses(features, first_rois, self.mask_head))
+        losses.update(self._forward_keypoint(features, first_rois))
+        return first_rois, losses
+
+    @torch.no_grad()
+    def _label_proposals(
+        self, proposals: list[Instances], targets: list[Instances], stage: int
+    ) -> list[Instances]:
+        """RoIs to train a stage on: sampled ones, or in later stages without ``resample`` all.
+
+        Returns:
+            For each picture the fields ``proposal_boxes``, ``gt_classes`` (``num_classes`` for
+            background), ``is_ground_truth`` (bool) and, where the picture has objects, those of its
+            matched object: ``gt_boxes``, ``gt_masks``, ...
+        """
+        samples = stage == 0 or self.resample
+        all_rois, num_positive = [], 0
+        for proposals_of_image, target in zip(proposals, targets, strict=True):
+            boxes = proposals_of_image.proposal_boxes
+            matches, labels = self.proposal_matchers[stage](pairwise_iou(target.gt_boxes, boxes))
+            num_proposals, num_objects = len(boxes), len(target)
+            if samples and self.proposal_append_gt:
+                # After the assignment, as mmdetection does: an object's own box is its own, even
+                # where another object has the same box.
+                boxes = Boxes.cat([boxes, target.gt_boxes])
+                own = torch.arange(num_objects, device=matches.device)
+                matches = torch.cat([matches, own])
+                labels = torch.cat([labels, labels.new_ones(num_objects)])
+            if samples:
+                indices, classes = self._sample_proposals(matches, labels, target.gt_classes)
+            else:
+                indices = torch.arange(num_proposals, device=matches.device)
+                classes = torch.full_like(matches, self.num_classes)
+                if num_objects:
+                    positive = labels == 1
+                    classes[positive] = target.gt_classes[matches[positive]]
+            rois = Instances(target.image_size)
+            rois.proposal_boxes = boxes[indices]
+            rois.gt_classes = classes
+            rois.is_ground_truth = indices >= num_proposals
+            if num_objects:
+                _copy_matched_fields(target, matches[indices], rois)
+            num_positive += (classes != self.num_classes).sum()
+            all_rois.append(rois)
+        scope = f"stage{stage}/roi_head" if stage else "roi_head"
+        num_rois = sum(len(rois) for rois in all_rois)
+        storage = get_event_storage()
+        storage.put_scalar(f"{scope}/num_fg_samples", num_positive / len(all_rois))
+        storage.put_scalar(f"{scope}/num_bg_samples", (num_rois - num_positive) / len(all_rois))
+        return all_rois
+
+    def _run_stage(
+        self, features: list[torch.Tensor], proposals: list[Instances], stage: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Class logits (R, K + 1) and deltas (R, 4) of a stage, for all pictures' RoIs."""
+        if self.average_gradient:
+            return super()._run_stage(features, proposals, stage)
+        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        return self.box_predictor[stage](self.box_head[stage](pooled))
+
+    @torch.no_grad()
+    def _refine(
+        self, predictions: tuple[torch.Tensor, torch.Tensor], rois: list[Instances], stage: int
+    ) -> list[Instances]:
+        """The proposals of the next stage: a stage's boxes, clipped to the picture."""
+        refined = []
+        boxes_of_images = self.box_predictor[stage].predict_boxes(predictions, rois)
+        for boxes, rois_of_image in zip(boxes_of_images, rois, strict=True):
+            proposals = Instances(rois_of_image.image_size)
+            proposals.proposal_boxes = Boxes(boxes)
+            proposals.proposal_boxes.clip(rois_of_image.image_size)
+            if self.training and self.resample:
+                # Those that came from the ground truth are left out: the next stage adds it anew.
+                proposals = proposals[~rois_of_image.is_ground_truth]
+            elif self.training:
+                proposals = proposals[proposals.proposal_boxes.nonempty()]
+            refined.append(proposals)
+        return refined
+
+    def _mask_losses(
+        self, features: dict[str, torch.Tensor], rois: list[Instances], mask_head: nn.Module
+    ) -> dict[str, torch.Tensor]:
+        positives, _ = select_foreground_proposals(rois, self.num_classes)
+        return mask_head(self._pool_masks(features, positives, "proposal_boxes"), positives)
+
+    def _pool_masks(
+        self, features: dict[str, torch.Tensor], instances: list[Instances], boxes: str
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What a mask head takes: pooled features or, for one without a pooler, whole ones."""
+        features = {name: features[name] for name in self.mask_in_features}
+        if self.mask_pooler is None:
+            return features
+        return self.mask_pooler(list(features.values()), [x.get(boxes) for x in instances])
+
+    def _forward_box(
+        self,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> list[Instances]:
+        """Detections without masks; called at inference only."""
+        features = [features[name] for name in self.box_in_features]
+        logits, probs = [], []
+        for stage, predictor in enumerate(self.box_predictor):
+            predictions = self._run_stage(features, proposals, stage)
+            logits.append(predictions[0])
+            probs.append(torch.cat(predictor.predict_probs(predictions, proposals)))
+            if stage < self.num_cascade_stages - 1:
+                proposals = self._refine(predictions, proposals, stage)
+        if self.score_fusion == "logits":
+            mean = torch.stack(logits).mean(dim=0)
+            scores = predictor.predict_probs((mean, predictions[1]), proposals)
+        else:
+            mean = sum(probs) * (1.0 / len(probs))
+            scores = mean.split([len(x) for x in proposals])
+        detections, _ = fast_rcnn_inference(
+            predictor.predict_boxes(predictions, proposals),
+            scores,
+            [x.image_size for x in proposals],
+            predictor.test_score_thresh,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+        )
+        return detections
+
+    def _forward_mask(
+        self, features: dict[str, torch.Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """Add ``pred_masks``, probabilities of shape (N, 1, side, side); at inference only."""
+        if not self.has_mask_head_per_stage:
+            return super()._forward_mask(features, instances)
+        pooled = self._pool_masks(features, instances, "pred_boxes")
+        logits = torch.stack([head.layers(pooled) for head in self.mask_head])
+        probs = logits.sigmoid().mean(dim=0)
+        if probs.shape[1] > 1:
+            classes = torch.cat([x.pred_classes for x in instances])
+            probs = probs[torch.arange(len(classes), device=classes.device), classes][:, None]
+        for x, masks in zip(instances, probs.split([len(x) for x in instances]), strict=True):
+            x.pred_masks = masks
+        return instances
+
+
+def _copy_matched_fields(target: Instances, matches: torch.Tensor, rois: Instances) -> None:
+    """Give each RoI the ``gt_*`` fields of its object, ``target[match]``."""
+    for name, value in target.get_fields().items():
+        if name == "gt_masks":
+            rois.gt_masks = MatchedMasks(value, matches)
+        elif name.startswith("gt_") and not rois.has(name):
+            rois.set(name, value[matches])
