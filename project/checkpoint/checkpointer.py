@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from project.checkpoint.loading import fill_model
 from project.checkpoint.reading import find_weights, read_checkpoint
+from project.checkpoint.writing import save_atomically
 
 LATEST = "latest.pth"
 
@@ -49,12 +49,7 @@ class Checkpointer(DetectionCheckpointer):
         data.update(kwargs)
 
         path = Path(self.save_dir) / f"{name}.pth"
-        temporary = path.with_suffix(".pth.tmp")
-        with open(temporary, "wb") as file:
-            torch.save(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        save_atomically(data, path)
         self.logger.info(f"Saved {path}")
         self.tag_last_checkpoint(path.name)
 

@@ -5,11 +5,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
+from project.checkpoint.diagnosis import config_hints
 from project.checkpoint.efficientnet_lite import EFFICIENTNET_LITE
+from project.checkpoint.mmdetection import MMDETECTION, MMDETECTION_BODY
 from project.checkpoint.native import NATIVE
 from project.checkpoint.reading import find_weights, read_checkpoint
+from project.checkpoint.resnest_fork import RESNEST_FORK, RESNEST_FORK_BODY
 from project.checkpoint.timm_body import TIMM_BODY
 from project.checkpoint.weight_format import StateDict, WeightFormat
 from project.errors import UserError
@@ -17,7 +20,15 @@ from project.errors import UserError
 logger = logging.getLogger(__name__)
 
 # In the order in which they are tried; the last one takes anything.
-FORMATS = (NATIVE, EFFICIENTNET_LITE, TIMM_BODY)
+FORMATS = (
+    MMDETECTION,
+    MMDETECTION_BODY,
+    RESNEST_FORK,
+    RESNEST_FORK_BODY,
+    NATIVE,
+    EFFICIENTNET_LITE,
+    TIMM_BODY,
+)
 
 
 @dataclass(frozen=True)
@@ -73,19 +84,29 @@ def load_weights(model: nn.Module, path: str, allow_partial: bool = False) -> Lo
     return fill_model(model, read_checkpoint(find_weights(path))["model"], path, allow_partial)
 
 
+def without_module_prefix(state: StateDict) -> dict[str, Tensor]:
+    """``state`` without the "module." that ``DistributedDataParallel`` puts before every name."""
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def recognise_format(state: StateDict) -> WeightFormat:
+    """The format of a state dict without "module." prefixes, from the names of its tensors."""
+    return next(weight_format for weight_format in FORMATS if weight_format.recognises(state))
+
+
 def fill_model(
     model: nn.Module, state: StateDict, source: str, allow_partial: bool = False
 ) -> LoadReport:
     """As :func:`load_weights`, for a state dict that was read from ``source``."""
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    weight_format = next(fmt for fmt in FORMATS if fmt.recognises(state))
+    state = without_module_prefix(state)
+    weight_format = recognise_format(state)
     model_state = model.state_dict()
     renamed = weight_format.rename(state, set(model_state))
 
     filled, left, unknown, mismatched = [], {}, [], {}
     for name, tensor in renamed.items():
         if name not in model_state:
-            reason = _reason_to_leave(name, weight_format)
+            reason = weight_format.reason_to_leave(name)
             left[name] = reason or "unknown to the model"
             if reason is None:
                 unknown.append(name)
@@ -103,7 +124,8 @@ def fill_model(
         and not name.endswith("num_batches_tracked")
     ]
     if not filled or (not allow_partial and (missing or unknown or mismatched)):
-        raise UserError(_explain(source, weight_format, missing, unknown, mismatched))
+        hints = config_hints(renamed, model_state)
+        raise UserError(_explain(source, weight_format, missing, unknown, mismatched, hints))
 
     model.load_state_dict({name: renamed[name] for name in filled}, strict=False)
     report = LoadReport(source, weight_format.name, filled, unfilled, left, mismatched)
@@ -111,14 +133,7 @@ def fill_model(
     return report
 
 
-def _reason_to_leave(name: str, weight_format: WeightFormat) -> str | None:
-    for prefix, reason in weight_format.may_be_left.items():
-        if name.startswith(prefix):
-            return reason
-    return None
-
-
-def _explain(source, weight_format, missing, unknown, mismatched) -> str:
+def _explain(source, weight_format, missing, unknown, mismatched, hints) -> str:
     problems = []
     if missing:
         problems.append(f"lacks {len(missing)} tensors of the model ({_by_part(missing)})")
@@ -130,10 +145,10 @@ def _explain(source, weight_format, missing, unknown, mismatched) -> str:
         )
     if unknown:
         problems.append(f"has {len(unknown)} that the model lacks ({_by_part(unknown)})")
+    advice = "; ".join(hints) or "choose the config that it was trained with"
     return (
         f"MODEL.WEIGHTS {source} ({weight_format.name}) is for another model: it"
-        f" {'; it '.join(problems)}; choose the config that it was trained with, or take what fits"
-        " with MODEL.WEIGHTS_ALLOW_PARTIAL True"
+        f" {'; it '.join(problems)}; {advice} (MODEL.WEIGHTS_ALLOW_PARTIAL True takes what fits)"
     )
 
 

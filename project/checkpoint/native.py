@@ -19,6 +19,10 @@ NATIVE = WeightFormat(
     name="Detectron2",
     recognises=_recognises,
     rename=_rename,
-    # Both come from the config; Detectron2 keeps them out of new checkpoints.
-    may_be_left={"pixel_mean": "from the config", "pixel_std": "from the config"},
+    # Detectron2 keeps them out of new checkpoints.
+    may_be_left={
+        "pixel_mean": "from the config",
+        "pixel_std": "from the config",
+        "proposal_generator.anchor_generator.": "from the config",
+    },
 )

@@ -1,15 +1,19 @@
 """Read a weights file into memory, without running anything that is in it."""
 
 import pickle
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from project.checkpoint.safe_globals import SAFE_GLOBALS
 from project.errors import UserError
 
 
@@ -53,24 +57,22 @@ def newest_checkpoint(output_dir: str) -> str:
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint into ``{"model": state dict, ...}``; further entries as they were saved.
 
-    Tensors stay on disk until they are used (``mmap``), so reading just the config is cheap.
+    mmdetection's "state_dict" becomes "model". Tensors stay on disk until they are used (``mmap``),
+    so reading just the config is cheap.
 
     Raises:
-        UserError: the file is damaged, or holds other objects than tensors and plain data.
+        UserError: the file is damaged, or holds objects that are not on the short list of
+            :mod:`project.checkpoint.safe_globals`.
     """
     try:
-        if path.endswith(".safetensors"):
-            content = load_file(path)
-        else:
-            # The format of torch < 1.6 is not a zip file and cannot be mapped.
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+        content = load_file(path) if path.endswith(".safetensors") else _load_pickle(path)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+        culprit = re.search(r"(?:global:? (?:GLOBAL )?)([\w.]+)", str(error), re.IGNORECASE)
+        if "weights_only" in str(error).lower() or culprit:
+            name = f" ({culprit[1]})" if culprit else ""
             raise UserError(
-                f"{path} holds other Python objects than tensors and plain data; such a file can"
-                " run code when it is read, so it is refused"
+                f"{path} holds other Python objects than tensors and plain data{name}; such a file"
+                " can run code when it is read, so it is refused"
             ) from error
         raise UserError(f"{path} is not a weights file, or is damaged") from error
     except (RuntimeError, EOFError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
@@ -78,9 +80,39 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise UserError(f"{path} is not a weights file, or is damaged ({reason})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
-    if not isinstance(content.get("model"), dict):
-        content = {"model": content}
-    state = content["model"]
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), dict):
+            state = content.pop(key)
+            break
+    else:
+        state, content = content, {}
+    state = {k: torch.as_tensor(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} holds no dictionary of tensors")
-    return content
+    return {**content, "model": state}
+
+
+def _load_pickle(path: str) -> object:
+    # The format of torch < 1.6 is not a zip file and cannot be mapped.
+    mmap = zipfile.is_zipfile(path)
+    with torch.serialization.safe_globals(SAFE_GLOBALS):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the classes that a foreign checkpoint was trained on, where it says so.
+
+    mmdetection 2 has them in ``meta["CLASSES"]``, version 3 in ``meta["dataset_meta"]``.
+
+    Args:
+        content: what :func:`read_checkpoint` returned.
+    """
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return None
+    dataset = meta.get("dataset_meta")
+    dataset = dataset if isinstance(dataset, Mapping) else {}
+    names = dataset.get("classes") or dataset.get("CLASSES") or meta.get("CLASSES")
+    if isinstance(names, str):
+        return (names,)
+    return tuple(map(str, names)) if names else None

@@ -28,3 +28,8 @@ class WeightFormat:
     rename: Callable[[StateDict, set[str]], dict[str, Tensor]]
     scope: str = ""
     may_be_left: Mapping[str, str] = field(default_factory=dict)
+
+    def reason_to_leave(self, name: str) -> str | None:
+        """Why a detector has no use for the tensor ``name``; None where it should have."""
+        reasons = (reason for prefix, reason in self.may_be_left.items() if name.startswith(prefix))
+        return next(reasons, None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from project.checkpoint import checkpointer as module
+from project.checkpoint import writing
 from project.checkpoint.checkpointer import Checkpointer, point_to
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 
@@ -33,7 +33,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_in_place(tmp_path, monkeypa
         file.write(whole[:10])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(module.torch, "save", half)
+    monkeypatch.setattr(writing.torch, "save", half)
     with pytest.raises(OSError, match="No space"):
         checkpointer.save("model_final")
     assert (tmp_path / "model_final.pth").read_bytes() == whole
