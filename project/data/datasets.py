@@ -178,6 +178,16 @@ def has_annotations(files: DatasetFiles) -> bool:
     return bool(read_coco_json(files.json_file).get("annotations"))
 
 
+def require_polygons(files: DatasetFiles) -> None:
+    """Raise :class:`UserError` if an object to train on has a mask that is no polygon."""
+    for annotation in read_coco_json(files.json_file).get("annotations", []):
+        if isinstance(annotation.get("segmentation"), dict) and not annotation.get("iscrowd"):
+            raise UserError(
+                f"INPUT.MASK_FORMAT polygon: annotation {annotation.get('id')} of"
+                f" {files.json_file} is an RLE; set INPUT.MASK_FORMAT bitmask"
+            )
+
+
 def check_images(files: DatasetFiles, shown: int = 3) -> None:
     """Check that every picture of the JSON is in the folder.
 

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,19 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from project.checkpoint.checkpointer import Checkpointer
-from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
+from project.checkpoint.reading import (
+    class_names,
+    find_weights,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from project.data.categories import Categories
 from project.data.datasets import (
     check_images,
     has_annotations,
     register_datasets,
     require_dataset,
+    require_polygons,
     resolve_categories,
     sets_with_annotations,
 )
@@ -79,6 +86,8 @@ def prepare(cfg: CfgNode, job: Job) -> None:
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name)
             check_images(require_dataset(cfg, name))
+            if cfg.INPUT.MASK_FORMAT == "polygon":
+                require_polygons(require_dataset(cfg, name))
         cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
         for name in cfg.DATASETS.TEST:
             check_images(require_dataset(cfg, name))
@@ -140,7 +149,20 @@ def _categories(cfg: CfgNode, job: Job) -> Categories:
     """The categories of the data and, where they say so, of the weights."""
     path = newest_checkpoint(cfg.OUTPUT_DIR) if job.resume else cfg.MODEL.WEIGHTS
     stored = read_checkpoint(find_weights(path, cfg.OUTPUT_DIR)) if path else {}
-    return resolve_categories(cfg, stored.get("categories"), must_agree=job.eval_only or job.resume)
+    must_agree = job.eval_only or job.resume
+    categories = resolve_categories(cfg, stored.get("categories"), must_agree=must_agree)
+    names = class_names(stored)
+    if must_agree and names is not None and names != categories.names:
+        raise UserError(
+            f"MODEL.WEIGHTS {path} was trained on {_first_names(names)}, but the data set has"
+            f" {_first_names(categories.names)}: the classes must be the same, in the order of the"
+            " category ids"
+        )
+    return categories
+
+
+def _first_names(names: Sequence[str], shown: int = 4) -> str:
+    return f"{len(names)} classes ({', '.join(names[:shown])}{', ...' * (len(names) > shown)})"
 
 
 def _require_annotations(cfg: CfgNode, name: str) -> None:

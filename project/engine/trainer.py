@@ -5,7 +5,11 @@ import weakref
 from collections import OrderedDict
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
@@ -14,6 +18,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from project.checkpoint.checkpointer import Checkpointer
+from project.data.augmentation import build_mapper
 from project.data.categories import Categories
 from project.engine.hooks import TimedWriter
 from project.evaluation.detections import write_json
@@ -59,6 +64,17 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             ret.append(TimedWriter(self.build_writers(), seconds=self.cfg.LOG_PERIOD_SECONDS))
         return ret
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        """Detectron2's loader of ``DATASETS.TRAIN`` with this project's mapper."""
+        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """Detectron2's loader of a test set with this project's mapper."""
+        mapper = build_mapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(
