@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from detectron2.modeling import build_model
 from pycocotools.coco import COCO
 
 import train_net
+from project.checkpoint.mmdetection import MMDETECTION_NAMES
 from project.checkpoint.reading import read_checkpoint
+from project.config import load_config
 from project.evaluation.coco_metrics import evaluate_detections
 from tests.evaluation.test_metrics import CATEGORIES, pycocotools_stats
-from tests.helpers import REPOSITORY, SMALL_CONFIG
+from tests.helpers import FULL_CONFIG, REPOSITORY, SMALL_CONFIG
 
 
 def small_pairs(root: Path, output: Path) -> list[str]:
@@ -294,3 +297,66 @@ def test_a_checkpoint_brings_its_categories_where_there_is_no_training_set(
     arguments += ["MODEL.WEIGHTS", str(trained / "latest.pth"), "MODEL.DEVICE", "cpu"]
     train_net.main([*arguments, "DATASETS.ROOT", str(tmp_path / "data")])
     assert len(json.loads((tmp_path / "a.json").read_text())) == 30
+
+
+SMALL_ORIGINAL = [
+    *("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone", "MODEL.TIMM.NAME", "resnest14d"),
+    *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.CONV_DIM", "16"),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_MASK_HEAD.CONV_DIM", "16"),
+    *("MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "96", "TEST.DETECTIONS_PER_IMAGE", "5"),
+    *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+]
+
+
+def mmdetection_checkpoint(path: Path, class_names: tuple[str, ...]) -> None:
+    """A latest.pth of mmdetection for the default recipe in small."""
+    cfg = load_config("", SMALL_ORIGINAL, default_config=str(FULL_CONFIG))
+    state = build_model(cfg).state_dict()
+    renamed = {MMDETECTION_NAMES.to_theirs(name): tensor for name, tensor in state.items()}
+    torch.save({"meta": {"CLASSES": class_names}, "state_dict": renamed}, path)
+
+
+def test_the_originals_latest_pth_is_evaluated_and_exported_as_it_is(generated_root, tmp_path):
+    weights = tmp_path / "latest.pth"
+    mmdetection_checkpoint(weights, CATEGORIES.names)
+    # No config file: the tiny-VOC recipe is the default for a foreign checkpoint.
+    pairs = ["MODEL.WEIGHTS", str(weights), "DATASETS.ROOT", str(generated_root), *SMALL_ORIGINAL]
+    pairs += ["OUTPUT_DIR", str(tmp_path / "run")]
+    train_net.main(["--eval-only", *pairs])
+    seen = tmp_path / "run/inference/tiny_voc_test_annotated/detections.json"
+    train_net.main(["--eval-only", "--format-only", str(tmp_path / "a.json"), *pairs])
+    assert json.loads((tmp_path / "a.json").read_text()) == json.loads(seen.read_text())
+    assert len(json.loads(seen.read_text())) == 30
+
+
+def test_classes_of_a_foreign_checkpoint_must_be_those_of_the_data(
+    generated_root, tmp_path, capsys
+):
+    weights = tmp_path / "latest.pth"
+    mmdetection_checkpoint(weights, ("aeroplane", *CATEGORIES.names[1:]))
+    pairs = ["MODEL.WEIGHTS", str(weights), "DATASETS.ROOT", str(generated_root), *SMALL_ORIGINAL]
+    message = refused(["--eval-only", *pairs, "OUTPUT_DIR", str(tmp_path / "run")], capsys)
+    assert "was trained on 20 classes (aeroplane" in message and "arrow" in message
+
+
+def test_polygon_targets_need_polygons(generated_root, tmp_path, capsys):
+    arguments = ["--config-file", str(SMALL_CONFIG), *small_pairs(generated_root, tmp_path / "run")]
+    message = refused([*arguments, "INPUT.MASK_FORMAT", "polygon"], capsys)
+    assert "is an RLE; set INPUT.MASK_FORMAT bitmask" in message
+
+
+def test_the_originals_choices_train_on_polygons(generated_root, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(generated_root, root)
+    path = root / "pascal_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [
+        a for a in content["annotations"] if isinstance(a["segmentation"], list)
+    ]
+    path.write_text(json.dumps(content))
+    pairs = ["MODEL.WEIGHTS", "", "DATASETS.ROOT", str(root), *SMALL_ORIGINAL]
+    pairs += ["INPUT.MASK_FORMAT", "polygon", "INPUT.MIN_SIZE_TRAIN", "(96,)"]
+    pairs += ["SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(tmp_path / "run")]
+    train_net.main(["--config-file", str(FULL_CONFIG), *pairs])
+    metrics = [json.loads(x) for x in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    assert {"loss_mask_stage0", "loss_mask_stage2"} <= set().union(*metrics)

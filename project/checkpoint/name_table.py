@@ -1,7 +1,7 @@
 """Names of another project's tensors and ours, as a table that is read both ways."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class NameTable:
@@ -29,11 +29,13 @@ class NameTable:
         return _renamed(name, self._backward)
 
 
-def _compiled(rows) -> list[tuple[re.Pattern, str]]:
-    longest_first = sorted(rows, key=lambda row: len(row[0]), reverse=True)
+def _compiled(rows: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern, str]]:
+    most_specific_first = sorted(
+        rows, key=lambda row: (row[0].count("."), -row[0].count("*")), reverse=True
+    )
     return [
         (re.compile(re.escape(source).replace(r"\*", "([A-Za-z0-9]+)") + r"(?=\.)"), target)
-        for source, target in longest_first
+        for source, target in most_specific_first
     ]
 
 
