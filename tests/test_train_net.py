@@ -186,9 +186,10 @@ def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
     assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 2
 
 
-def test_training_leaves_out_test_sets_without_annotations(generated_root, tmp_path):
+@pytest.mark.parametrize("test_sets", ["('tiny_voc_test',)", "()"])
+def test_training_leaves_out_test_sets_without_annotations(generated_root, tmp_path, test_sets):
     pairs = small_pairs(generated_root, tmp_path / "run")
-    pairs += ["DATASETS.TEST", "('tiny_voc_test',)", "SOLVER.MAX_ITER", "1"]
+    pairs += ["DATASETS.TEST", test_sets, "SOLVER.MAX_ITER", "1"]
     train_net.main(["--config-file", str(SMALL_CONFIG), *pairs])
     assert (tmp_path / "run/latest.pth").exists()
     assert not (tmp_path / "run/evaluation.json").exists()

@@ -214,11 +214,11 @@ def _missing(file_names: Iterable[str], folder: Path) -> list[str]:
     ]
 
 
-def sets_with_annotations(cfg: CfgNode, names: Sequence[str] = ()) -> list[str]:
-    """Those of the config's data sets (or of ``names``) that can be evaluated on."""
+def sets_with_annotations(cfg: CfgNode, names: Sequence[str] | None = None) -> list[str]:
+    """Those of ``names`` (None: of all that the config can name) that can be evaluated on."""
     known = dataset_files(cfg)
     return [
         name
-        for name in names or known
+        for name in (known if names is None else names)
         if name in known and known[name].json_file.is_file() and has_annotations(known[name])
     ]
