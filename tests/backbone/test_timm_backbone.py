@@ -95,7 +95,9 @@ def test_only_frozenbn_freezes_norms_beyond_the_frozen_stages():
 
 
 def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(small_opts):
-    cfg = load_small_config([*small_opts, "MODEL.TIMM.NORM", "BN"])
+    # Every anchor is sampled: a few drawn at random may leave out a level.
+    opts = ["MODEL.TIMM.NORM", "BN", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000"]
+    cfg = load_small_config([*small_opts, *opts])
     model = build_model(cfg).train()
     with EventStorage():
         losses = model(next(iter(Trainer.build_train_loader(cfg))))
