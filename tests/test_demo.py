@@ -83,7 +83,12 @@ def test_the_full_recipe_trains_and_evaluates_on_a_cpu(generated_root, tmp_path)
 
 
 def test_the_programs_say_how_they_are_used():
-    for script in ("generate_dataset", "draw_predictions", "print_evaluation"):
+    for script in (
+        "convert_checkpoint",
+        "draw_predictions",
+        "generate_dataset",
+        "print_evaluation",
+    ):
         command = [sys.executable, f"scripts/{script}.py", "--help"]
         result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
         assert result.returncode == 0

@@ -8,8 +8,6 @@ from project.checkpoint.weight_format import BODY_PREFIX, StateDict, WeightForma
 _LEVELS = range(4)  # C2..C5; mmdetection counts from 0
 _CONVOLUTIONS = range(8)
 _CONV_AND_NORM = (("conv", ""), ("bn", ".norm"))
-_BOX_HEAD = "roi_heads.box_head.*"
-_MASK_HEAD = "roi_heads.mask_head.*"
 
 MMDETECTION_NAMES = NameTable(
     {
@@ -27,21 +25,20 @@ MMDETECTION_NAMES = NameTable(
         "rpn_head.rpn_cls": "proposal_generator.rpn_head.objectness_logits",
         "rpn_head.rpn_reg": "proposal_generator.rpn_head.anchor_deltas",
         **{
-            f"roi_head.bbox_head.*.shared_convs.{i}.{part}": f"{_BOX_HEAD}.conv{i + 1}{suffix}"
+            f"roi_head.{theirs}.{i}.{part}": f"roi_heads.{ours}{i + 1}{suffix}"
+            for theirs, ours in (
+                ("bbox_head.*.shared_convs", "box_head.*.conv"),
+                ("mask_head.*.convs", "mask_head.*.mask_fcn"),
+            )
             for i in _CONVOLUTIONS
             for part, suffix in _CONV_AND_NORM
         },
-        "roi_head.bbox_head.*.shared_fcs.0": f"{_BOX_HEAD}.fc1",
-        "roi_head.bbox_head.*.shared_fcs.1": f"{_BOX_HEAD}.fc2",
+        "roi_head.bbox_head.*.shared_fcs.0": "roi_heads.box_head.*.fc1",
+        "roi_head.bbox_head.*.shared_fcs.1": "roi_heads.box_head.*.fc2",
         "roi_head.bbox_head.*.fc_cls": "roi_heads.box_predictor.*.cls_score",
         "roi_head.bbox_head.*.fc_reg": "roi_heads.box_predictor.*.bbox_pred",
-        **{
-            f"roi_head.mask_head.*.convs.{i}.{part}": f"{_MASK_HEAD}.mask_fcn{i + 1}{suffix}"
-            for i in _CONVOLUTIONS
-            for part, suffix in _CONV_AND_NORM
-        },
-        "roi_head.mask_head.*.upsample": f"{_MASK_HEAD}.deconv",
-        "roi_head.mask_head.*.conv_logits": f"{_MASK_HEAD}.predictor",
+        "roi_head.mask_head.*.upsample": "roi_heads.mask_head.*.deconv",
+        "roi_head.mask_head.*.conv_logits": "roi_heads.mask_head.*.predictor",
     }
 )
 
