@@ -62,6 +62,19 @@ def add_project_config(cfg: CfgNode) -> None:
     # The set that --format-only exports; "" stands for the one in DATASETS.TEST.
     cfg.DATASETS.SUBMISSION = ""
 
+    # ---- training
+    # Checkpoints that stay: so many of the newest (0: all), and those after every so many
+    # iterations (0: none). best.pth is apart from them.
+    cfg.SOLVER.CHECKPOINT_KEEP = CfgNode()
+    cfg.SOLVER.CHECKPOINT_KEEP.LAST = 3
+    cfg.SOLVER.CHECKPOINT_KEEP.EVERY = 0
+    # float16 (with a gradient scaler) or bfloat16, with SOLVER.AMP.ENABLED; on GPUs and CPUs.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # best.pth is the model with the largest value of this metric on the first test set; training
+    # stops after so many evaluations without a better one (0: never).
+    cfg.TEST.BEST_METRIC = "segm/AP"
+    cfg.TEST.EARLY_STOP_PATIENCE = 0
+
     # ---- the console
     # Seconds after which a progress line is printed, even where fewer than 20 iterations are done.
     cfg.LOG_PERIOD_SECONDS = 8.0

@@ -9,10 +9,15 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from project.checkpoint.loading import fill_model
-from project.checkpoint.reading import find_weights, read_checkpoint
+from project.checkpoint.reading import (
+    find_weights,
+    iteration_of,
+    periodic_checkpoints,
+    read_checkpoint,
+)
 from project.checkpoint.writing import save_atomically
 
-LATEST = "latest.pth"
+LATEST, BEST = "latest.pth", "best.pth"
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -53,6 +58,12 @@ class Checkpointer(DetectionCheckpointer):
         self.logger.info(f"Saved {path}")
         self.tag_last_checkpoint(path.name)
 
+    def save_best(self, **kwargs) -> None:
+        """Write ``best.pth``: the model and its metadata, without what only training needs."""
+        if self.save_dir and self.save_to_disk:
+            content = {"model": self.model.state_dict(), **self.metadata, **kwargs}
+            save_atomically(content, Path(self.save_dir) / BEST)
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record the newest checkpoint for ``--resume``, and as ``latest.pth`` for people."""
         marker = Path(self.save_dir) / "last_checkpoint"
@@ -86,3 +97,17 @@ def point_to(link: Path, target_name: str) -> None:
     except OSError:
         shutil.copyfile(link.with_name(target_name), temporary)
     os.replace(temporary, link)
+
+
+def remove_old_checkpoints(output_dir: str | Path, *, last: int, every: int) -> None:
+    """Remove the periodic checkpoints of a run but the newest.
+
+    Args:
+        last: how many of the newest ones stay; 0 for all.
+        every: those after a multiple of so many iterations stay too; 0 for none.
+    """
+    if last <= 0:
+        return
+    for path in periodic_checkpoints(output_dir)[last:]:
+        if not every or (iteration_of(path) + 1) % every:
+            path.unlink()

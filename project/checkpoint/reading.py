@@ -1,9 +1,11 @@
 """Read a weights file into memory, without running anything that is in it."""
 
+import logging
 import pickle
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from safetensors.torch import load_file
 
 from project.checkpoint.safe_globals import SAFE_GLOBALS
 from project.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def find_weights(path: str, output_dir: str = "") -> str:
@@ -40,18 +44,64 @@ def find_weights(path: str, output_dir: str = "") -> str:
 
 
 def newest_checkpoint(output_dir: str) -> str:
-    """The checkpoint that ``--resume`` goes on from.
+    """The checkpoint that ``--resume`` goes on from: the newest one that is intact.
+
+    A damaged one is named in a warning, and the one before is taken.
 
     Raises:
         UserError: there is none.
     """
-    marker = Path(output_dir) / "last_checkpoint"
-    if marker.is_file():
-        path = marker.parent / marker.read_text().strip()
-        if path.is_file():
+    candidates = periodic_checkpoints(output_dir)
+    final = Path(output_dir) / "model_final.pth"
+    if final.is_file():
+        # A run that was made longer has newer ones beside it.
+        newer = [path for path in candidates if iteration_of(path) > _final_iteration(final)]
+        candidates.insert(len(newer), final)
+    for path in candidates:
+        if is_intact(path):
             return str(path)
-        raise UserError(f"--resume: {marker} names {path.name}, which is not there")
-    raise UserError(f"--resume: there is no checkpoint in OUTPUT_DIR {output_dir!r}")
+    damaged = " that is not damaged" if candidates else ""
+    raise UserError(f"--resume: there is no checkpoint{damaged} in OUTPUT_DIR {output_dir!r}")
+
+
+def periodic_checkpoints(output_dir: str | Path) -> list[Path]:
+    """``model_0000123.pth`` and so on in a run's directory, the newest first."""
+    found = Path(output_dir).glob("model_*.pth")
+    numbered = [path for path in found if re.fullmatch(r"model_\d+", path.stem)]
+    return sorted(numbered, key=iteration_of, reverse=True)
+
+
+def iteration_of(path: Path) -> int:
+    """The last iteration, from 0, of a periodic checkpoint."""
+    return int(path.stem.removeprefix("model_"))
+
+
+def _final_iteration(path: Path) -> float:
+    try:
+        return read_checkpoint(str(path))["iteration"]
+    except (UserError, KeyError):
+        return float("inf")  # looked at first, and found damaged
+
+
+def is_intact(path: Path) -> bool:
+    """Whether every part of a checkpoint has the checksum that was written with it.
+
+    Where it has not, that is logged.
+    """
+    status = path.stat()
+    return _is_intact(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)  # several parts of a program ask, and a gigabyte takes a second
+def _is_intact(path: str, size: int, mtime_ns: int) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        damaged = str(error)
+    if damaged:
+        logger.warning(f"{path} is damaged ({damaged}); the checkpoint before it is used")
+    return not damaged
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

@@ -1,9 +1,22 @@
-"""Training hooks that Detectron2 lacks."""
+"""Training hooks that Detectron2 lacks, or has in a way that can lose work."""
 
+import logging
+import math
+import signal
 import time
+from collections.abc import Sequence
 
-from detectron2.engine import hooks
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
+
+from project.data.loading import STOP_SIGNALS
+
+logger = logging.getLogger(__name__)
+
+
+class StopTraining(SystemExit):
+    """Ends training in good order; its code is the program's exit code, 0 for an early stop."""
 
 
 class TimedWriter(hooks.PeriodicWriter):
@@ -31,3 +44,121 @@ class TimedWriter(hooks.PeriodicWriter):
             self._last_write = now
             for writer in self._writers:
                 writer.write()
+
+
+class CheckpointHook(HookBase):
+    """Saves after the last iteration and whenever one of ``periods`` (0: never) is over."""
+
+    def __init__(self, periods: Sequence[int]):
+        self._periods = [period for period in periods if period > 0]
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter or any(done % period == 0 for period in self._periods):
+            self.trainer.save(checkpoint_name(self.trainer))
+
+
+def checkpoint_name(trainer) -> str:
+    """The name of the checkpoint of the iteration that was just done."""
+    is_last = trainer.iter + 1 >= trainer.max_iter
+    return "model_final" if is_last else f"model_{trainer.iter:07d}"
+
+
+class BestModelHook(HookBase):
+    """Keeps the best model as ``best.pth``, and stops when nothing gets better any more.
+
+    Goes behind the ``EvalHook``. What it knows is part of the checkpoint, which it saves once more
+    after an evaluation.
+
+    Args:
+        metric: its name in the event storage, such as "segm/AP"; larger is better.
+        period: that of the ``EvalHook``.
+        patience: evaluations without a better value after which training stops; 0 for never.
+    """
+
+    def __init__(self, metric: str, period: int, patience: int = 0):
+        self._metric = metric
+        self._period = period
+        self._patience = patience
+        self._state = {"value": -math.inf, "iteration": -1, "without": 0}
+
+    def state_dict(self) -> dict:
+        return dict(self._state)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._state.update(state_dict)
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
+            self._look()
+
+    def after_train(self) -> None:
+        # The evaluation of the last iteration is done there, if training came so far.
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._look()
+
+    def _look(self) -> None:
+        """Compare the evaluation that was just done."""
+        # The main process alone has the metrics.
+        newest = self.trainer.storage.latest().get(self._metric, (math.nan, 0))[0]
+        value = comm.all_gather(newest)[0]
+        better = value > self._state["value"]
+        self._state["without"] = 0 if better else self._state["without"] + 1
+        if better:
+            self._state.update(value=value, iteration=self.trainer.last_iteration)
+            self.trainer.checkpointer.save_best(value=value, metric=self._metric)
+            logger.info(f"Best so far: {self._metric} {value:.3f}, saved as best.pth")
+        self.trainer.save(checkpoint_name(self.trainer))
+        if self._patience and self._state["without"] >= self._patience:
+            logger.info(
+                f"Stopping: no better {self._metric} in {self._state['without']} evaluations; the"
+                f" best, {self._state['value']:.3f}, is that of iteration"
+                f" {self._state['iteration'] + 1} (best.pth)"
+            )
+            raise StopTraining(0)
+
+
+class SignalHook(HookBase):
+    """On SIGTERM, SIGINT (Ctrl-C) or SIGUSR1: finish the iteration, save, say so, exit.
+
+    Clusters announce with SIGTERM or SIGUSR1 that they will take the machine away. A second signal
+    ends the program at once. Goes last, for its word to be the last.
+    """
+
+    def __init__(self):
+        self._received = 0
+        self._farewell = ""
+        self._previous: dict[int, object] = {}
+
+    def before_train(self) -> None:
+        for number in STOP_SIGNALS:
+            self._previous[number] = signal.signal(number, self._receive)
+
+    def after_train(self) -> None:
+        self._restore()
+        if self._farewell:
+            logger.warning(self._farewell)
+
+    def _receive(self, number: int, frame: object) -> None:
+        self._received = number
+        self._restore()
+        logger.warning(
+            f"{signal.Signals(number).name}: stopping after this iteration (again: stop at once)"
+        )
+
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def after_step(self) -> None:
+        received = max(comm.all_gather(self._received))
+        if not received:
+            return
+        name = checkpoint_name(self.trainer)
+        self.trainer.save(name)
+        self._farewell = (
+            f"Stopped by {signal.Signals(received).name} after iteration {self.trainer.iter + 1};"
+            f" {name}.pth is saved: go on with --resume"
+        )
+        raise StopTraining(128 + received)

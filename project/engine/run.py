@@ -184,8 +184,14 @@ def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
     return usable
 
 
-_RUN_FILES = ("model_*.pth", "*.pth.tmp", "latest.pth", "last_checkpoint", "metrics.json")
-_RUN_FILES += ("events.out.tfevents.*", "log.txt*", "config.yaml", "evaluation*.json")
+_RUN_FILES = ("model_*.pth", "*.pth.tmp", "latest.pth", "best.pth", "last_checkpoint")
+_RUN_FILES += (
+    "metrics.json",
+    "events.out.tfevents.*",
+    "log.txt*",
+    "config.yaml",
+    "evaluation*.json",
+)
 
 
 def _claim_output_dir(cfg: CfgNode, job: Job) -> None:

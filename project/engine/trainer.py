@@ -4,25 +4,38 @@ import logging
 import weakref
 from collections import OrderedDict
 
+import detectron2
+import timm
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
+from torch.utils.data import DataLoader
 
-from project.checkpoint.checkpointer import Checkpointer
+import project
+from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
+from project.checkpoint.reading import newest_checkpoint
 from project.data.augmentation import build_mapper
 from project.data.categories import Categories
-from project.engine.hooks import TimedWriter
+from project.data.loading import build_train_loader
+from project.engine.hooks import (
+    BestModelHook,
+    CheckpointHook,
+    SignalHook,
+    StopTraining,
+    TimedWriter,
+)
+from project.engine.step import TrainStep
+from project.errors import UserError, require_choice
 from project.evaluation.detections import write_json
 from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollector
+from project.seeding import seed_generators
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +46,36 @@ class Trainer(DefaultTrainer):
     The data sets of the config must be registered (:func:`project.data.datasets.register_datasets`)
     and ``MODEL.ROI_HEADS.NUM_CLASSES`` must be their number of categories.
     """
+
+    def __init__(self, cfg: CfgNode):
+        # Not DefaultTrainer's: it reads data before it is known where a resumed run goes on, and
+        # its trainer's random draws depend on what ran before.
+        TrainerBase.__init__(self)
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        seed_generators(seed)  # new weights are the same on every process
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self._trainer = TrainStep(
+            create_ddp_model(model, broadcast_buffers=False),
+            optimizer,
+            seed=seed,
+            amp_dtype=amp_dtype(cfg),
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(
+            self.model,
+            cfg.OUTPUT_DIR,
+            metadata={
+                "config": cfg.dump(),
+                "categories": categories_of(cfg.DATASETS.TRAIN[0]).to_mapping(),
+                "versions": versions(),
+            },
+            allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL,
+            trainer=weakref.proxy(self),
+        )
+        self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -48,27 +91,43 @@ class Trainer(DefaultTrainer):
         return model
 
     def build_hooks(self) -> list[hooks.HookBase]:
-        """Detectron2's hooks, with this project's checkpointer and a progress line in time."""
-        # DefaultTrainer makes its checkpointer just before it asks for the hooks that use it.
-        self.checkpointer = Checkpointer(
-            self.model,
-            self.cfg.OUTPUT_DIR,
-            metadata={
-                "config": self.cfg.dump(),
-                "categories": categories_of(self.cfg.DATASETS.TRAIN[0]).to_mapping(),
-            },
-            allow_partial=self.cfg.MODEL.WEIGHTS_ALLOW_PARTIAL,
-            trainer=weakref.proxy(self),
-        )
-        ret = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PeriodicWriter)]
+        """Schedule, checkpoints, evaluation, signals and a progress line in time."""
+        cfg = self.cfg
+        ret = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            loader = build_train_loader(cfg, seed=self._trainer.seed)
+            number = cfg.TEST.PRECISE_BN.NUM_ITER
+            ret.append(hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, number))
+        evaluates = len(cfg.DATASETS.TEST) > 0
+        periods = [cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD if evaluates else 0]
+        ret.append(CheckpointHook(periods))
+        if evaluates:
+            ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+            ret.append(
+                BestModelHook(
+                    self._best_metric_name(),
+                    period=cfg.TEST.EVAL_PERIOD,
+                    patience=cfg.TEST.EARLY_STOP_PATIENCE,
+                )
+            )
         if comm.is_main_process():
-            ret.append(TimedWriter(self.build_writers(), seconds=self.cfg.LOG_PERIOD_SECONDS))
-        return ret
+            ret.append(TimedWriter(self.build_writers(), seconds=cfg.LOG_PERIOD_SECONDS))
+        return [*ret, SignalHook()]
+
+    def _evaluate(self) -> OrderedDict:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def _best_metric_name(self) -> str:
+        """Where ``TEST.BEST_METRIC`` of the first test set is in the event storage."""
+        sets = self.cfg.DATASETS.TEST
+        prefix = f"{sets[0]}/" if len(sets) > 1 else ""
+        return prefix + self.cfg.TEST.BEST_METRIC
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
-        """Detectron2's loader of ``DATASETS.TRAIN`` with this project's mapper."""
-        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        """The training batches from the first one on."""
+        return build_train_loader(cfg, seed=max(cfg.SEED, 0))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -119,12 +178,91 @@ class Trainer(DefaultTrainer):
             return detections
         return []
 
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the newest intact checkpoint, or start with ``MODEL.WEIGHTS``.
+
+        Args:
+            resume: take the checkpoint; there must be one.
+        """
+        if resume:
+            self.checkpointer.load(newest_checkpoint(self.cfg.OUTPUT_DIR))
+            self.start_iter = self.iter + 1
+            logger.info(f"Going on after iteration {self.start_iter} of {self.max_iter}")
+        else:
+            self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+
     def train(self) -> OrderedDict | None:
-        """Train to ``SOLVER.MAX_ITER`` and log where the results are."""
-        results = super().train()
+        """Train to ``SOLVER.MAX_ITER`` and log where the results are.
+
+        Raises:
+            StopTraining: a signal asked to stop; a checkpoint was saved.
+        """
+        loader = build_train_loader(self.cfg, seed=self._trainer.seed, start=self.start_iter)
+        self._trainer.batches = iter(loader)
+        try:
+            results = super().train()
+        except StopTraining as stop:
+            if stop.code:
+                raise
+            results = self._last_eval_results
         if comm.is_main_process():
             logger.info(f"Finished: the model is {self.cfg.OUTPUT_DIR}/latest.pth")
         return results
+
+    @property
+    def last_iteration(self) -> int:
+        """The iteration that was just done, from 0."""
+        # Detectron2 counts one further once the last one is done.
+        return min(self.iter, self.max_iter - 1)
+
+    def save(self, name: str) -> None:
+        """Write the checkpoint ``name`` of the iteration that was just done, on the main process.
+
+        Older ones go as ``SOLVER.CHECKPOINT_KEEP`` says.
+        """
+        self.checkpointer.save(name, iteration=self.last_iteration)
+        if comm.is_main_process():
+            keep = self.cfg.SOLVER.CHECKPOINT_KEEP
+            remove_old_checkpoints(self.cfg.OUTPUT_DIR, last=keep.LAST, every=keep.EVERY)
+
+    def state_dict(self) -> dict:
+        """Iteration, hooks, optimizer and seed: what a resumed run needs beside the weights."""
+        # Detectron2 0.6 leaves the optimizer out, so that a resumed run loses its momentum.
+        return {
+            **TrainerBase.state_dict(self),
+            "iteration": self.last_iteration,
+            "_trainer": self._trainer.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As :meth:`state_dict` left it.
+
+        Raises:
+            UserError: the checkpoint has no optimizer: an older version of this project wrote it.
+        """
+        if "seed" not in state_dict.get("_trainer", {}):
+            raise UserError(
+                "--resume: the checkpoint holds no optimizer and seed; start a new run with it as"
+                " MODEL.WEIGHTS"
+            )
+        TrainerBase.load_state_dict(self, state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
+
+
+AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The dtype of mixed precision, None without."""
+    require_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, list(AMP_DTYPES))
+    return AMP_DTYPES[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
+
+
+def versions() -> dict[str, str]:
+    """Of what a run's numbers depend on."""
+    modules = (project, torch, detectron2, timm)
+    # torch's is a class of its own, which a checkpoint must not hold.
+    return {module.__name__: str(module.__version__) for module in modules}
 
 
 def categories_of(dataset_name: str) -> Categories:

@@ -5,11 +5,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.utils.memory import retry_if_cuda_oom
 
 from project.box_regression import build_box2box_transform
 from project.errors import require_choice
 from project.proposal_generator.matcher import AnchorMatcher
+from project.seeding import subsample_labels
 
 LOSS_NORMALIZERS = ("batch_size", "sampled")
 
@@ -63,19 +65,29 @@ class ExtendedRPN(RPN):
             For each picture the labels of its R anchors (1 positive, 0 negative, -1 ignored), shape
             (R,), and the boxes of their objects, shape (R, 4).
         """
-        if self.anchor_boundary_thresh < 0:
-            return super().label_and_sample_anchors(anchors, gt_instances)
         anchors = Boxes.cat(anchors)
         labels, boxes = [], []
-        for instances in gt_instances:
-            inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
-            inside_labels, inside_boxes = super().label_and_sample_anchors(
-                [anchors[inside]], [instances]
+        for picture, instances in enumerate(gt_instances):
+            inside = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+            if self.anchor_boundary_thresh >= 0:
+                inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
+            iou = retry_if_cuda_oom(pairwise_iou)(instances.gt_boxes, anchors[inside])
+            matches, inside_labels = retry_if_cuda_oom(self.anchor_matcher)(iou)
+            positive, negative = subsample_labels(
+                inside_labels.to(anchors.device),
+                picture,
+                self.batch_size_per_image,
+                self.positive_fraction,
+                background=0,
             )
-            labels.append(inside_labels[0].new_full((len(anchors),), -1))
-            labels[-1][inside] = inside_labels[0]
+            candidates = inside.nonzero()[:, 0]
+            labels.append(torch.full_like(inside, -1, dtype=torch.int8))
+            labels[-1][candidates[positive]] = 1
+            labels[-1][candidates[negative]] = 0
             boxes.append(torch.zeros_like(anchors.tensor))
-            boxes[-1][inside] = inside_boxes[0].to(boxes[-1].dtype)
+            if len(instances):
+                matches = matches.to(anchors.device)
+                boxes[-1][candidates] = instances.gt_boxes.tensor[matches].to(boxes[-1].dtype)
         return labels, boxes
 
     def losses(

@@ -16,6 +16,7 @@ from torch import nn
 from project.box_regression import build_box2box_transform
 from project.errors import UserError, require_choice
 from project.roi_heads.matched_masks import MatchedMasks
+from project.seeding import subsample_labels
 
 SCORE_FUSIONS = ("probs", "logits")
 
@@ -144,8 +145,8 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         """
         samples = stage == 0 or self.resample
         all_rois, num_positive = [], 0
-        for proposals_of_image, target in zip(proposals, targets, strict=True):
-            boxes = proposals_of_image.proposal_boxes
+        for picture, (given, target) in enumerate(zip(proposals, targets, strict=True)):
+            boxes = given.proposal_boxes
             matches, labels = self.proposal_matchers[stage](pairwise_iou(target.gt_boxes, boxes))
             num_proposals, num_objects = len(boxes), len(target)
             if samples and self.proposal_append_gt:
@@ -155,21 +156,22 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
                 own = torch.arange(num_objects, device=matches.device)
                 matches = torch.cat([matches, own])
                 labels = torch.cat([labels, labels.new_ones(num_objects)])
+            classes = torch.full_like(matches, self.num_classes)
+            if num_objects:
+                classes = torch.where(labels == 1, target.gt_classes[matches], classes)
+            indices = torch.arange(len(boxes), device=matches.device)
             if samples:
-                indices, classes = self._sample_proposals(matches, labels, target.gt_classes)
-            else:
-                indices = torch.arange(num_proposals, device=matches.device)
-                classes = torch.full_like(matches, self.num_classes)
-                if num_objects:
-                    positive = labels == 1
-                    classes[positive] = target.gt_classes[matches[positive]]
+                number, fraction = self.batch_size_per_image, self.positive_fraction
+                indices = torch.cat(
+                    subsample_labels(classes, picture, number, fraction, self.num_classes)
+                )
             rois = Instances(target.image_size)
             rois.proposal_boxes = boxes[indices]
-            rois.gt_classes = classes
+            rois.gt_classes = classes[indices]
             rois.is_ground_truth = indices >= num_proposals
             if num_objects:
                 _copy_matched_fields(target, matches[indices], rois)
-            num_positive += (classes != self.num_classes).sum()
+            num_positive += (rois.gt_classes != self.num_classes).sum()
             all_rois.append(rois)
         scope = f"stage{stage}/roi_head" if stage else "roi_head"
         num_rois = sum(len(rois) for rois in all_rois)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from project.checkpoint import writing
-from project.checkpoint.checkpointer import Checkpointer, point_to
+from project.checkpoint.checkpointer import Checkpointer, point_to, remove_old_checkpoints
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
+from project.errors import UserError
 
 
 def test_latest_points_to_the_newest_and_carries_the_metadata(tmp_path):
@@ -62,3 +63,69 @@ def test_saved_weights_load_again(tmp_path):
     holder.roi_heads = second
     Checkpointer(holder, str(tmp_path)).load("b.pth")
     assert torch.equal(first.weight, second.weight)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("last", "every", "kept"),
+    [(2, 0, [30, 40]), (1, 20, [20, 40]), (0, 0, [10, 20, 30, 40]), (9, 0, [10, 20, 30, 40])],
+)
+def test_old_checkpoints_go_as_the_config_says(tmp_path, last, every, kept):
+    for done in (10, 20, 30, 40):
+        Checkpointer(nn.Linear(1, 1), str(tmp_path)).save(f"model_{done - 1:07d}")
+    for name in ("model_final.pth", "model_mine.pth", "best.pth"):
+        (tmp_path / name).touch()
+    remove_old_checkpoints(tmp_path, last=last, every=every)
+    others = {"best.pth", "latest.pth", "model_final.pth", "model_mine.pth"}
+    assert set(names(tmp_path)) == {f"model_{done - 1:07d}.pth" for done in kept} | others
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    at = data.index(torch.full((4,), 7.0).numpy().tobytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, truncate, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("newest", ["model_0000019", "model_final"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path, caplog, damage, newest
+):
+    model = nn.Linear(4, 4)
+    nn.init.constant_(model.weight, 7.0)
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_0000009", iteration=9)
+    checkpointer.save(newest, iteration=19)
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / f"{newest}.pth")
+    damage(tmp_path / f"{newest}.pth")
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / "model_0000009.pth")
+    assert f"{newest}.pth is damaged" in caplog.text
+    damage(tmp_path / "model_0000009.pth")
+    with pytest.raises(UserError, match="no checkpoint that is not damaged"):
+        newest_checkpoint(str(tmp_path))
+
+
+def test_a_run_that_was_made_longer_has_newer_ones_than_model_final(tmp_path):
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    checkpointer.save("model_0000009", iteration=9)
+    checkpointer.save("model_final", iteration=14)
+    assert newest_checkpoint(str(tmp_path)).endswith("model_final.pth")
+    checkpointer.save("model_0000019", iteration=19)
+    assert newest_checkpoint(str(tmp_path)).endswith("model_0000019.pth")
+
+
+def test_best_holds_the_model_only_and_does_not_move_latest(tmp_path):
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path), metadata={"config": "A: 1\n"})
+    checkpointer.save("model_0000001", iteration=1)
+    checkpointer.save_best(value=3.5, metric="segm/AP")
+    content = read_checkpoint(str(tmp_path / "best.pth"))
+    assert set(content) == {"model", "config", "value", "metric"}
+    assert os.readlink(tmp_path / "latest.pth") == "model_0000001.pth"

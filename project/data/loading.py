@@ -1,0 +1,144 @@
+"""The stream of training batches: the same whenever it is read again, from any point on."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.build import trivial_batch_collator
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from project.data.augmentation import build_mapper
+from project.errors import UserError, require_choice
+from project.seeding import derived_seed, seeded
+
+SAMPLERS = ("TrainingSampler",)
+# What asks a run to stop: Ctrl-C, and what clusters send before they take the machine away.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SHUFFLE, _AUGMENT = 0, 1  # what a seed is for
+
+
+class BatchStream(Sampler[list[tuple[int, int]]]):
+    """An endless stream of batches; an epoch is every picture once, in a new order.
+
+    The pictures of a batch are all wide or all high, so that little is padded. The stream is one
+    for all processes, each of which takes its share of every batch: the number of processes changes
+    nothing, and the batches from iteration ``start`` on are found by counting.
+
+    Args:
+        is_wide: of each picture; None where orientations may mix.
+        num_pictures: of the data set.
+        batch_size: of all processes together.
+        seed: of the orders.
+        start: batches to leave out at the beginning.
+        rank, world_size: which share, of how many.
+
+    Yields:
+        (number in the stream, index in the data set) of each picture of the share.
+    """
+
+    def __init__(
+        self,
+        num_pictures: int,
+        batch_size: int,
+        *,
+        seed: int,
+        is_wide: Sequence[bool] | None = None,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.num_pictures = num_pictures
+        self.batch_size = batch_size
+        self.seed = seed
+        self.is_wide = [False] * num_pictures if is_wide is None else list(is_wide)
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        share = self.batch_size // self.world_size
+        first = self.rank * share
+        for batch in islice(self._batches(), self.start, None):
+            yield batch[first : first + share]
+
+    def _batches(self) -> Iterator[list[tuple[int, int]]]:
+        waiting: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+        for number, index in enumerate(self._indices()):
+            bucket = waiting[self.is_wide[index]]
+            bucket.append((number, index))
+            if len(bucket) == self.batch_size:
+                yield bucket.copy()
+                bucket.clear()
+
+    def _indices(self) -> Iterator[int]:
+        for epoch in count():
+            order = torch.Generator().manual_seed(derived_seed(self.seed, _SHUFFLE, epoch))
+            yield from torch.randperm(self.num_pictures, generator=order).tolist()
+
+
+class AugmentedDataset(Dataset):
+    """Pictures as the model sees them; what is random depends on the number in the stream."""
+
+    def __init__(self, records: Sequence[dict], mapper, seed: int):
+        self.records = DatasetFromList(records, copy=False)
+        self.mapper = mapper
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict:
+        number, index = item
+        with seeded(self.seed, _AUGMENT, number):
+            return self.mapper(self.records[index])
+
+
+def build_train_loader(cfg: CfgNode, *, seed: int, start: int = 0) -> DataLoader:
+    """The batches of ``DATASETS.TRAIN`` for this process, from iteration ``start`` on.
+
+    Args:
+        seed: of the order of pictures and of their augmentation.
+
+    Raises:
+        UserError: the batch cannot be shared evenly among processes, or the sampler is unknown.
+    """
+    require_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
+    batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if batch_size < 1 or batch_size % world_size:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {batch_size} is the total over {world_size} processes; choose a"
+            f" multiple of {world_size}"
+        )
+    records = get_detection_dataset_dicts(
+        list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    )
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    stream = BatchStream(
+        len(records),
+        batch_size,
+        seed=seed,
+        is_wide=[record["width"] > record["height"] for record in records] if grouped else None,
+        start=start,
+        rank=comm.get_rank(),
+        world_size=world_size,
+    )
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
+        AugmentedDataset(records, build_mapper(cfg, is_train=True), seed),
+        batch_sampler=stream,
+        num_workers=workers,
+        collate_fn=trivial_batch_collator,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_main_process,
+    )
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C and a cluster's signals reach the workers too; the main process needs them for the
+    # rest of its iteration. They end when it does.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

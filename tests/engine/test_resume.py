@@ -1,0 +1,308 @@
+"""A run that was interrupted goes on as if nothing had happened, bit for bit."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+from project.checkpoint.reading import newest_checkpoint, read_checkpoint
+from project.checkpoint.writing import save_atomically
+from project.data.loading import BatchStream, build_train_loader
+from project.engine import Trainer
+from project.engine.hooks import StopTraining
+from project.errors import UserError
+from tests.helpers import REPOSITORY, SMALL_CONFIG, load_small_config
+
+
+def config(root: Path, output: Path, *opts: str):
+    """The small recipe in seconds; BatchNorm learns, and there are losses of every kind."""
+    output.mkdir(exist_ok=True)
+    return load_small_config(
+        [
+            *("MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(root), "OUTPUT_DIR", str(output)),
+            *("INPUT.MIN_SIZE_TRAIN", "(64, 96)", "MODEL.TIMM.NORM", "BN", "DATASETS.TEST", "()"),
+            *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "6", "SEED", "3"),
+            *("MODEL.WEIGHTS", "", "SOLVER.CHECKPOINT_PERIOD", "100"),
+            *opts,
+        ]
+    )
+
+
+class Interruption(HookBase):
+    """Sends this process a signal after some iterations; remembers the pictures."""
+
+    def __init__(self, after: int, number: int):
+        self.after, self.number = after, number
+
+    def after_step(self) -> None:
+        if self.trainer.iter + 1 == self.after:
+            os.kill(os.getpid(), self.number)
+
+
+def train(cfg, resume: bool = False, stop_after: int = 0, number: int = signal.SIGTERM):
+    """Weights and optimizer at the end."""
+    trainer = Trainer(cfg)
+    # Before the others, so that the SignalHook sees the signal in the same iteration.
+    if stop_after:
+        trainer.register_hooks([Interruption(stop_after, number)])
+        trainer._hooks.insert(0, trainer._hooks.pop())
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    content = read_checkpoint(newest_checkpoint(cfg.OUTPUT_DIR))
+    return content["model"], content["trainer"]["_trainer"]["optimizer"]["state"]
+
+
+def assert_same(first, second) -> None:
+    weights, states = zip(first, second, strict=True)
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+    for number, state in states[0].items():
+        assert torch.equal(state["momentum_buffer"], states[1][number]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("workers", [(0, 0), (2, 2), (0, 2)])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(generated_root, tmp_path, workers):
+    first, second = (
+        ("DATALOADER.NUM_WORKERS", str(workers[0])),
+        ("DATALOADER.NUM_WORKERS", str(workers[1])),
+    )
+    whole = train(config(generated_root, tmp_path / "whole", *first))
+    cfg = config(generated_root, tmp_path / "parts", *first)
+    with pytest.raises(StopTraining) as stop:
+        train(cfg, stop_after=2)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert newest_checkpoint(cfg.OUTPUT_DIR).endswith("model_0000001.pth")
+    with pytest.raises(StopTraining):
+        train(cfg, resume=True, stop_after=5, number=signal.SIGINT)
+    assert newest_checkpoint(cfg.OUTPUT_DIR).endswith("model_0000004.pth")
+    assert_same(train(config(generated_root, tmp_path / "parts", *second), resume=True), whole)
+
+
+def test_another_seed_is_another_run(generated_root, tmp_path):
+    first = train(config(generated_root, tmp_path / "a"))
+    second = train(config(generated_root, tmp_path / "b", "SEED", "4"))
+    assert not torch.equal(*(list(run[0].values())[-1] for run in (first, second)))
+
+
+def test_a_run_without_a_seed_keeps_the_one_that_it_drew(generated_root, tmp_path):
+    cfg = config(generated_root, tmp_path / "run", "SEED", "-1")
+    with pytest.raises(StopTraining):
+        train(cfg, stop_after=2)
+    seeds = [read_checkpoint(newest_checkpoint(cfg.OUTPUT_DIR))["trainer"]["_trainer"]["seed"]]
+    train(cfg, resume=True)
+    seeds.append(read_checkpoint(newest_checkpoint(cfg.OUTPUT_DIR))["trainer"]["_trainer"]["seed"])
+    assert seeds[0] == seeds[1] > 0
+
+
+def test_the_signals_handlers_are_put_back(generated_root, tmp_path):
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    with pytest.raises(StopTraining) as stop:
+        train(config(generated_root, tmp_path / "run"), stop_after=1, number=signal.SIGUSR1)
+    assert stop.value.code == 128 + signal.SIGUSR1
+    assert before == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+
+
+def test_a_checkpoint_without_an_optimizer_cannot_be_resumed_in_silence(generated_root, tmp_path):
+    cfg = config(generated_root, tmp_path / "run")
+    with pytest.raises(StopTraining):
+        train(cfg, stop_after=1)
+    path = newest_checkpoint(cfg.OUTPUT_DIR)
+    content = read_checkpoint(path)
+    del content["trainer"]["_trainer"]
+    save_atomically(content, Path(path))
+    with pytest.raises(UserError, match="holds no optimizer"):
+        train(cfg, resume=True)
+
+
+def batches(stream: BatchStream, number: int) -> list[list[tuple[int, int]]]:
+    iterator = iter(stream)
+    return [next(iterator) for _ in range(number)]
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 40])
+def test_the_stream_goes_on_from_any_batch(start):
+    wide = [index % 3 == 0 for index in range(11)]
+    whole = batches(BatchStream(11, 4, seed=5, is_wide=wide), 60)
+    assert (
+        batches(BatchStream(11, 4, seed=5, is_wide=wide, start=start), 20)
+        == whole[start : start + 20]
+    )
+
+
+def test_an_epoch_has_every_picture_once_and_the_next_another_order():
+    indices = [index for batch in batches(BatchStream(8, 2, seed=0), 8) for _, index in batch]
+    first, second = indices[:8], indices[8:]
+    assert sorted(first) == sorted(second) == list(range(8)) and first != second
+
+
+def test_the_pictures_of_a_batch_have_one_orientation_and_none_is_lost():
+    wide = [index % 3 == 0 for index in range(30)]
+    seen = [
+        [index for _, index in batch]
+        for batch in batches(BatchStream(30, 4, seed=1, is_wide=wide), 300)
+    ]
+    assert all(len({wide[index] for index in batch}) == 1 for batch in seen)
+    counts = torch.bincount(torch.tensor(seen).flatten(), minlength=30)
+    assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_the_batches_of_one(world_size):
+    whole = batches(BatchStream(11, 4, seed=5), 20)
+    shares = [
+        batches(BatchStream(11, 4, seed=5, rank=rank, world_size=world_size), 20)
+        for rank in range(world_size)
+    ]
+    assert [[*chain(*parts)] for parts in zip(*shares, strict=True)] == whole
+
+
+def test_what_a_picture_looks_like_depends_on_its_number_only(generated_root, tmp_path):
+    looks = []
+    for workers in ("0", "2"):
+        cfg = config(generated_root, tmp_path / "run", "DATALOADER.NUM_WORKERS", workers)
+        torch.manual_seed(int(workers))  # what ran before does not matter
+        loader = iter(build_train_loader(cfg, seed=9))
+        looks.append([record["image"] for _ in range(4) for record in next(loader)])
+    assert all(torch.equal(a, b) for a, b in zip(*looks, strict=True))
+    later = next(iter(build_train_loader(cfg, seed=9, start=3)))
+    assert torch.equal(later[0]["image"], looks[0][6])
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line(generated_root, tmp_path, monkeypatch):
+    monkeypatch.setattr("project.data.loading.comm.get_world_size", lambda: 3)
+    with pytest.raises(UserError, match="choose a multiple of 3"):
+        build_train_loader(config(generated_root, tmp_path / "run"), seed=0)
+
+
+def test_a_loss_that_is_not_finite_names_the_pictures(generated_root, tmp_path):
+    cfg = config(generated_root, tmp_path / "run", "SOLVER.BASE_LR", "1e30")
+    with pytest.raises(FloatingPointError) as caught:
+        train(cfg)
+    message = str(caught.value)
+    ids = json.loads((generated_root / "pascal_train.json").read_text())["images"]
+    named = re.search(r"images \[(\d+), (\d+)\]", message)
+    # Proposals that are not finite are Detectron2's to find.
+    assert named is None or {int(named[1]), int(named[2])} <= {image["id"] for image in ids}
+    assert not list(Path(cfg.OUTPUT_DIR).glob("*.pth"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_trains_on_the_cpu_too(generated_root, tmp_path, dtype):
+    opts = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", dtype, "SOLVER.MAX_ITER", "2")
+    weights, _ = train(config(generated_root, tmp_path / "run", *opts))
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def program(root: Path, output: Path, *options: str, max_iter: int = 40) -> list[str]:
+    return [
+        *(sys.executable, "train_net.py", "--config-file", str(SMALL_CONFIG), *options),
+        *("MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(root), "OUTPUT_DIR", str(output)),
+        *("INPUT.MIN_SIZE_TRAIN", "(64,)", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", "1"),
+        *("SOLVER.MAX_ITER", str(max_iter), "SOLVER.CHECKPOINT_PERIOD", "2", "SEED", "1"),
+        *("SOLVER.CHECKPOINT_KEEP.LAST", "2"),
+    ]
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_leaves_a_checkpoint_to_resume_from(generated_root, tmp_path):
+    """Half of the kills come while a checkpoint is being written."""
+    output = tmp_path / "run"
+    random = torch.Generator().manual_seed(0)
+    reached, kills = -1, 0
+    options = ()
+    while kills < 8:
+        process = subprocess.Popen(
+            program(generated_root, output, *options, max_iter=10_000),
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda before=reached: newest_iteration(output) > before, process)
+        time.sleep(float(torch.rand(1, generator=random)))
+        if kills % 2:
+            wait_for(lambda: any(output.glob("*.tmp")), process, pause=0.0)
+        saved = newest_iteration(output)
+        process.kill()
+        process.communicate()
+        kills += 1
+        # What was saved before the kill is there, whole, after it.
+        path = newest_checkpoint(str(output))
+        reached = read_checkpoint(path)["iteration"]
+        assert reached >= saved
+        assert read_checkpoint(str(output / "latest.pth"))["iteration"] <= reached
+        options = ("--resume",)
+
+
+def newest_iteration(output: Path) -> int:
+    numbers = [int(p.stem[6:]) for p in output.glob("model_*.pth") if p.stem[6:].isdigit()]
+    return max(numbers, default=-1)
+
+
+def wait_for(condition, process: subprocess.Popen, pause: float = 0.05) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(pause)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_ctrl_c_saves_says_so_and_exits(generated_root, tmp_path, workers):
+    command = program(generated_root, tmp_path / "run", max_iter=10_000)
+    process = subprocess.Popen(
+        [*command, "DATALOADER.NUM_WORKERS", workers],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: newest_iteration(tmp_path / "run") > 0, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    last = output.strip().splitlines()[-1]
+    assert "Stopped by SIGINT" in last and "go on with --resume" in last
+    named = re.search(r"(model_\d+\.pth) is saved", last)[1]
+    assert (tmp_path / "run" / named).exists()
+
+
+class ConstantEvaluator:
+    """Gives the values of a list, one an evaluation."""
+
+    values: list[float]
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        return {"segm": {"AP": cls.values.pop(0)}}
+
+
+def test_the_best_model_is_kept_and_training_stops_when_nothing_gets_better(
+    generated_root, tmp_path, monkeypatch, caplog
+):
+    opts = ("TEST.EVAL_PERIOD", "1", "TEST.EARLY_STOP_PATIENCE", "2", "SOLVER.MAX_ITER", "9")
+    opts += ("DATASETS.TEST", "('tiny_voc_test_annotated',)")
+    cfg = config(generated_root, tmp_path / "run", *opts)
+    ConstantEvaluator.values = [1.0, 3.0, float("nan"), 2.0, 5.0]
+    monkeypatch.setattr(Trainer, "test", ConstantEvaluator.test)
+    with pytest.raises(StopTraining):
+        train(cfg, stop_after=3)  # after one evaluation without a better value
+    best = read_checkpoint(str(tmp_path / "run/best.pth"))
+    assert (best["value"], best["metric"]) == (3.0, "segm/AP")
+    with caplog.at_level(logging.INFO, logger="project"):
+        train(cfg, resume=True)  # ends in good order
+    assert ConstantEvaluator.values == [5.0]
+    assert "Stopping: no better segm/AP in 2 evaluations" in caplog.text
+    assert read_checkpoint(str(tmp_path / "run/latest.pth"))["iteration"] == 3
+    assert read_checkpoint(str(tmp_path / "run/best.pth"))["value"] == 3.0
