@@ -1,8 +1,10 @@
 """The stream of training batches: the same whenever it is read again, from any point on."""
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
+from threading import Thread
 
 import torch
 from detectron2.config import CfgNode
@@ -126,13 +128,11 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start: int = 0) -> DataLoader
         rank=comm.get_rank(),
         world_size=world_size,
     )
-    workers = cfg.DATALOADER.NUM_WORKERS
     return DataLoader(
         AugmentedDataset(records, build_mapper(cfg, is_train=True), seed),
         batch_sampler=stream,
-        num_workers=workers,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        persistent_workers=workers > 0,
         worker_init_fn=_leave_signals_to_the_main_process,
     )
 
@@ -141,4 +141,14 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     # Ctrl-C and a cluster's signals reach the workers too; the main process needs them for the
     # rest of its iteration. They end when it does.
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    # With SIGTERM the main process itself ends them, at its exit at the latest: it waits for that.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(process_id: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != process_id:
+        pass
+    os._exit(0)

@@ -258,7 +258,8 @@ def wait_for(condition, process: subprocess.Popen, pause: float = 0.05) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_ctrl_c_saves_says_so_and_exits(generated_root, tmp_path, workers):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_saves_says_so_and_exits(generated_root, tmp_path, workers, number):
     command = program(generated_root, tmp_path / "run", max_iter=10_000)
     process = subprocess.Popen(
         [*command, "DATALOADER.NUM_WORKERS", workers],
@@ -269,13 +270,29 @@ def test_ctrl_c_saves_says_so_and_exits(generated_root, tmp_path, workers):
         start_new_session=True,
     )
     wait_for(lambda: newest_iteration(tmp_path / "run") > 0, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    os.killpg(process.pid, number)  # as a terminal or a cluster does: to the workers too
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + number
     last = output.strip().splitlines()[-1]
-    assert "Stopped by SIGINT" in last and "go on with --resume" in last
+    assert f"Stopped by {number.name}" in last and "go on with --resume" in last
     named = re.search(r"(model_\d+\.pth) is saved", last)[1]
     assert (tmp_path / "run" / named).exists()
+
+
+KEEPS_ITS_WORKERS = """
+import builtins, sys
+from project.data.loading import build_train_loader
+from tests.helpers import load_small_config
+batches = builtins.kept = iter(build_train_loader(load_small_config(sys.argv[1:]), seed=0))
+next(batches)
+print("fetched")
+"""
+
+
+def test_a_program_whose_workers_still_run_can_end(small_opts):
+    command = [sys.executable, "-c", KEEPS_ITS_WORKERS, *small_opts, "DATALOADER.NUM_WORKERS", "2"]
+    result = subprocess.run(command, cwd=REPOSITORY, timeout=60, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "fetched\n"), result.stderr
 
 
 class ConstantEvaluator:
