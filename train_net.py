@@ -2,12 +2,14 @@
 """Train, evaluate or export a model: the project's main program.
 
 python train_net.py --num-gpus 2 --config-file configs/tiny_voc/....yaml [KEY VALUE ...]
+torchrun --nproc-per-node 2 train_net.py --config-file ...
 python train_net.py --resume [KEY VALUE ...]
 python train_net.py --eval-only MODEL.WEIGHTS latest.pth
 python train_net.py --eval-only --format-only submission.json MODEL.WEIGHTS latest.pth
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -42,14 +44,13 @@ def main(argv: list[str] | None = None) -> None:
     require_detectron2()
     args = build_parser().parse_args(argv)
 
-    from detectron2.engine import launch
-
     from project.config import load_config, parse_opts
     from project.engine.console import log_to_console
     from project.engine.devices import resolve_devices
-    from project.engine.run import Job, prepare, run
+    from project.engine.launch import Processes, launch, started_by_torchrun, with_process_group
+    from project.engine.run import Job, prepare, prepare_and_run, run
 
-    log_to_console()
+    log_to_console(int(os.environ.get("RANK", "0")))
     job = Job(args.eval_only, args.format_only, args.resume, args.overwrite)
     cfg = load_config(
         args.config_file, args.opts, default_config=str(DEFAULT_CONFIG), resume=args.resume
@@ -57,17 +58,18 @@ def main(argv: list[str] | None = None) -> None:
     given = parse_opts(args.opts)
     if "DATASETS.TEST" in given and "DATASETS.SUBMISSION" not in given:
         cfg.DATASETS.SUBMISSION = ""  # whoever names a test set exports that one
-    num_processes = resolve_devices(cfg, args.num_gpus, "MODEL.DEVICE" in given)
-    prepare(cfg, job)
+    number = resolve_devices(cfg, args.num_gpus, "MODEL.DEVICE" in given)
+    device = cfg.MODEL.DEVICE
+    if started_by_torchrun():
+        with_process_group(prepare_and_run, (cfg, job), device)
+        return
+    processes = Processes(number, device, args.num_machines, args.machine_rank, args.dist_url)
+    if processes.machines > 1:
+        launch(prepare_and_run, (cfg, job), processes)
+        return
+    prepare(cfg, job)  # mistakes end the program before any process is started
     cfg.freeze()
-    launch(
-        run,
-        num_processes,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(cfg, job),
-    )
+    launch(run, (cfg, job), processes)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.DATASETS.SUBMISSION = ""
 
     # ---- training
+    # Divide losses by the mean count of samples of all processes; else each process divides by its
+    # own, as mmdetection and Detectron2 do. On: 2 processes x 1 picture are 1 x 2, BN apart.
+    cfg.SOLVER.SYNC_LOSS_NORMALIZER = False
     # Checkpoints that stay: so many of the newest (0: all), and those after every so many
     # iterations (0: none). best.pth is apart from them.
     cfg.SOLVER.CHECKPOINT_KEEP = CfgNode()

@@ -234,7 +234,6 @@ def test_a_mistake_is_one_line_before_training(
     [
         (["--num-gpus", "99"], [], "99 GPU(s) asked for"),
         (["--num-gpus", "-1"], [], "--num-gpus -1"),
-        (["--num-gpus", "2"], ["MODEL.DEVICE", "cpu"], "several processes"),
         (["--resume"], [], "--resume: there is no checkpoint"),
         (["--resume", "--overwrite"], [], "--resume goes with neither"),
         (["--format-only", "a.json"], [], "--format-only needs --eval-only"),

@@ -14,7 +14,8 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
     """Set ``cfg.MODEL.DEVICE`` to what is there, and return the number of processes.
 
     Args:
-        num_gpus: what the user asked for; None for one GPU if there is one, else the CPU.
+        num_gpus: what the user asked for; None for one GPU if there is one, else the CPU. With
+            ``MODEL.DEVICE cpu`` it is the number of processes.
         device_is_given: whether the user named ``MODEL.DEVICE``.
 
     Raises:
@@ -25,12 +26,7 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
     if num_gpus == 0 and not device_is_given:
         cfg.MODEL.DEVICE = "cpu"
     if not cfg.MODEL.DEVICE.startswith("cuda"):
-        if num_gpus is not None and num_gpus > 1:
-            raise UserError(
-                f"--num-gpus {num_gpus} with MODEL.DEVICE {cfg.MODEL.DEVICE}: several processes"
-                " need GPUs; leave --num-gpus out"
-            )
-        return 1
+        return max(num_gpus or 1, 1)
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if available == 0 and num_gpus is None and not device_is_given:
         logger.info("No usable GPU here: everything runs on the CPU (MODEL.DEVICE cpu)")

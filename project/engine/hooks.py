@@ -123,11 +123,15 @@ class SignalHook(HookBase):
     """On SIGTERM, SIGINT (Ctrl-C) or SIGUSR1: finish the iteration, save, say so, exit.
 
     Clusters announce with SIGTERM or SIGUSR1 that they will take the machine away. A second signal
-    ends the program at once. Goes last, for its word to be the last.
+    ends the program at once, unless it comes with the first: a terminal sends Ctrl-C to every
+    process, and what watches them passes it on. Goes last, for its word to be the last.
     """
+
+    TOGETHER_SECONDS = 3.0
 
     def __init__(self):
         self._received = 0
+        self._received_at = 0.0
         self._farewell = ""
         self._previous: dict[int, object] = {}
 
@@ -141,11 +145,15 @@ class SignalHook(HookBase):
             logger.warning(self._farewell)
 
     def _receive(self, number: int, frame: object) -> None:
-        self._received = number
-        self._restore()
-        logger.warning(
-            f"{signal.Signals(number).name}: stopping after this iteration (again: stop at once)"
-        )
+        now = time.monotonic()
+        if self._received and now - self._received_at > self.TOGETHER_SECONDS:
+            self._restore()
+            signal.raise_signal(number)
+        elif not self._received:
+            self._received, self._received_at = number, now
+            logger.warning(
+                f"{signal.Signals(number).name}: stopping after this iteration (again: at once)"
+            )
 
     def _restore(self) -> None:
         while self._previous:

@@ -1,9 +1,10 @@
 """The three jobs of ``train_net.py``, and what is checked before any of them starts."""
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from project.data.datasets import (
     sets_with_annotations,
 )
 from project.engine.console import log_to_file
+from project.engine.run_record import recorded_job, torchrun_job
 from project.engine.trainer import Trainer
 from project.errors import UserError
 from project.evaluation.detections import check_output_file
@@ -96,6 +98,48 @@ def prepare(cfg: CfgNode, job: Job) -> None:
     register_datasets(cfg, categories)
     if not job.eval_only:
         _claim_output_dir(cfg, job)
+
+
+def prepare_and_run(cfg: CfgNode, job: Job) -> None:
+    """:func:`prepare` in one of several processes that were started together, then :func:`run`.
+
+    Processes that torchrun has started again go on with their run.
+
+    Raises:
+        UserError: in the first process; the others just end.
+    """
+    problem, changed = "", []
+    job = _restarted(cfg, job)
+    if comm.is_main_process():
+        try:
+            prepare(cfg, job)
+        except UserError as error:
+            problem = str(error)
+        changed = [
+            *("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+            *("DATASETS.TEST", cfg.DATASETS.TEST),
+        ]
+    problem, changed = comm.all_gather((problem, changed))[0]
+    if not problem:
+        cfg.merge_from_list(changed)
+        run(cfg, job)
+    elif comm.is_main_process():
+        raise UserError(problem)
+
+
+def _restarted(cfg: CfgNode, job: Job) -> Job:
+    """What to do after torchrun's restart: go on from the newest checkpoint, if there is one."""
+    if job.eval_only or job.resume:
+        return job
+    restarts = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))))
+    same_job = torchrun_job() != "" and torchrun_job() == recorded_job(cfg.OUTPUT_DIR)
+    if not restarts and not any(comm.all_gather(same_job)):
+        return job
+    try:
+        logger.info(f"Started again: going on from {newest_checkpoint(cfg.OUTPUT_DIR)}")
+        return replace(job, resume=True, overwrite=False)
+    except UserError:
+        return replace(job, overwrite=True)
 
 
 def run(cfg: CfgNode, job: Job) -> dict | list | None:
@@ -184,13 +228,9 @@ def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
     return usable
 
 
-_RUN_FILES = ("model_*.pth", "*.pth.tmp", "latest.pth", "best.pth", "last_checkpoint")
-_RUN_FILES += (
-    "metrics.json",
-    "events.out.tfevents.*",
-    "log.txt*",
-    "config.yaml",
-    "evaluation*.json",
+_RUN_FILES = (
+    *("model_*.pth", "*.pth.tmp", "latest.pth", "best.pth", "last_checkpoint", "config.yaml"),
+    *("metrics.json", "run.json", "events.out.tfevents.*", "log.txt*", "evaluation*.json"),
 )
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import project
+from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
 from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
 from project.checkpoint.reading import newest_checkpoint
 from project.data.augmentation import build_mapper
@@ -31,6 +32,7 @@ from project.engine.hooks import (
     StopTraining,
     TimedWriter,
 )
+from project.engine.run_record import RunRecordHook
 from project.engine.step import TrainStep
 from project.errors import UserError, require_choice
 from project.evaluation.detections import write_json
@@ -57,8 +59,11 @@ class Trainer(DefaultTrainer):
         seed_generators(seed)  # new weights are the same on every process
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
+        on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
+        if on_cpu and comm.get_world_size() > 1:
+            use_cpu_sync_batchnorm(model)
         self._trainer = TrainStep(
-            create_ddp_model(model, broadcast_buffers=False),
+            create_ddp_model(model, broadcast_buffers=False, **on_cpu),
             optimizer,
             seed=seed,
             amp_dtype=amp_dtype(cfg),
@@ -112,7 +117,14 @@ class Trainer(DefaultTrainer):
             )
         if comm.is_main_process():
             ret.append(TimedWriter(self.build_writers(), seconds=cfg.LOG_PERIOD_SECONDS))
-        return [*ret, SignalHook()]
+        record = RunRecordHook(
+            cfg.OUTPUT_DIR,
+            config=cfg.dump(),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            device=cfg.MODEL.DEVICE,
+            versions=versions(),
+        )
+        return [*ret, record, SignalHook()]
 
     def _evaluate(self) -> OrderedDict:
         self._last_eval_results = self.test(self.cfg, self.model)

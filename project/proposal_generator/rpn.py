@@ -10,6 +10,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 
 from project.box_regression import build_box2box_transform
 from project.errors import require_choice
+from project.loss_normalizer import share_of_mean
 from project.proposal_generator.matcher import AnchorMatcher
 from project.seeding import subsample_labels
 
@@ -23,6 +24,7 @@ class ExtendedRPN(RPN):
     Args:
         loss_normalizer: what both losses are divided by: "batch_size" of sampled anchors that was
             asked for, or the number that was "sampled".
+        sync_loss_normalizer: whether "sampled" is the mean over all processes.
         kwargs: see ``RPN``. With ``anchor_boundary_thresh`` >= 0, anchors that leave the picture by
             more are left out before matching, so that they cannot be an object's best one
             (Detectron2 ignores them after matching).
@@ -31,9 +33,16 @@ class ExtendedRPN(RPN):
     """
 
     @configurable
-    def __init__(self, *, loss_normalizer: str = "batch_size", **kwargs):
+    def __init__(
+        self,
+        *,
+        loss_normalizer: str = "batch_size",
+        sync_loss_normalizer: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.loss_normalizer = loss_normalizer
+        self.sync_loss_normalizer = sync_loss_normalizer
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -42,6 +51,7 @@ class ExtendedRPN(RPN):
         return {
             **super().from_config(cfg, input_shape),
             "loss_normalizer": rpn.LOSS_NORMALIZER,
+            "sync_loss_normalizer": cfg.SOLVER.SYNC_LOSS_NORMALIZER,
             "box2box_transform": build_box2box_transform(cfg, rpn.BBOX_REG_WEIGHTS),
             "anchor_matcher": AnchorMatcher(
                 rpn.IOU_THRESHOLDS,
@@ -108,4 +118,6 @@ class ExtendedRPN(RPN):
         # mmdetection counts at least one positive and one negative for each picture.
         sampled = sum((labels == label).sum(dim=1).clamp(min=1).sum() for label in (0, 1))
         scale = self.batch_size_per_image * len(gt_labels) / sampled
+        if self.sync_loss_normalizer:
+            scale = scale * share_of_mean(sampled, labels.device)
         return {name: loss * scale for name, loss in losses.items()}

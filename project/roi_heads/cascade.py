@@ -15,6 +15,7 @@ from torch import nn
 
 from project.box_regression import build_box2box_transform
 from project.errors import UserError, require_choice
+from project.loss_normalizer import share_of_mean
 from project.roi_heads.matched_masks import MatchedMasks
 from project.seeding import subsample_labels
 
@@ -33,6 +34,8 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         score_fusion: average the stages' "probs" or their "logits".
         average_gradient: whether the gradients into the features are divided by the number of
             stages, which goes with equal loss weights.
+        sync_loss_normalizer: whether losses are divided by the mean numbers of RoIs, and of
+            positive ones, of all processes.
         mask_head: one, trained on the RoIs of stage 1, or a ``ModuleList`` of one for each stage,
             trained on that stage's positives; their probabilities are averaged.
         kwargs: see ``CascadeROIHeads``.
@@ -49,9 +52,11 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         resample: bool = False,
         score_fusion: str = "probs",
         average_gradient: bool = True,
+        sync_loss_normalizer: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.sync_loss_normalizer = sync_loss_normalizer
         self.stage_loss_weights = tuple(stage_loss_weights)
         self.resample = resample
         self.score_fusion = score_fusion
@@ -74,6 +79,7 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             "resample": cascade.RESAMPLE,
             "score_fusion": cascade.SCORE_FUSION,
             "average_gradient": cascade.AVERAGE_GRADIENT,
+            "sync_loss_normalizer": cfg.SOLVER.SYNC_LOSS_NORMALIZER,
         }
 
     @classmethod
@@ -122,6 +128,9 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             predictions = self._run_stage(box_features, rois, stage)
             with get_event_storage().name_scope(f"stage{stage}"):
                 stage_losses = self.box_predictor[stage].losses(predictions, rois)
+                if self.sync_loss_normalizer:
+                    share = share_of_mean(len(predictions[0]), predictions[0].device)
+                    stage_losses = {name: loss * share for name, loss in stage_losses.items()}
                 if self.has_mask_head_per_stage:
                     stage_losses.update(self._mask_losses(features, rois, self.mask_head[stage]))
             weight = self.stage_loss_weights[stage]
@@ -212,7 +221,12 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         self, features: dict[str, torch.Tensor], rois: list[Instances], mask_head: nn.Module
     ) -> dict[str, torch.Tensor]:
         positives, _ = select_foreground_proposals(rois, self.num_classes)
-        return mask_head(self._pool_masks(features, positives, "proposal_boxes"), positives)
+        losses = mask_head(self._pool_masks(features, positives, "proposal_boxes"), positives)
+        if self.sync_loss_normalizer:
+            device = next(iter(losses.values())).device
+            share = share_of_mean(sum(len(x) for x in positives), device)
+            losses = {name: loss * share for name, loss in losses.items()}
+        return losses
 
     def _pool_masks(
         self, features: dict[str, torch.Tensor], instances: list[Instances], boxes: str

@@ -47,6 +47,7 @@ def test_a_line_comes_every_20_iterations_or_when_it_is_time(monkeypatch, step_s
         (2, 0, "cuda", False, (1, "cpu")),
         (2, None, "cpu", True, (1, "cpu")),
         (2, 1, "cpu", True, (1, "cpu")),
+        (0, 2, "cpu", True, (2, "cpu")),
     ],
 )
 def test_the_devices_of_a_run(monkeypatch, gpus, asked, device, given, expected):

@@ -1,0 +1,59 @@
+"""Synchronised BatchNorm for processes on CPUs, where torch has none."""
+
+import torch
+from fvcore.nn.distributed import differentiable_all_reduce
+from timm.layers.norm_act import SyncBatchNormAct
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class CPUSyncBatchNorm(_BatchNorm):
+    """``torch.nn.SyncBatchNorm`` on CPU tensors: the statistics of all processes' batches.
+
+    A process may have an empty batch: RoIs of a picture without objects, say. It is no subclass,
+    for ``DistributedDataParallel`` refuses those on a CPU.
+    """
+
+    def _check_input_dim(self, x: torch.Tensor) -> None:
+        """Any number of dimensions from two on, as in ``SyncBatchNorm``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (N, C, ...) to the same."""
+        if not (self.training and distributed.is_initialized()):
+            return super().forward(x)
+        dims = [0, *range(2, x.ndim)]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        # In double precision: a difference of squares follows.
+        wide = x.double()
+        count = wide.new_full((1,), x.numel() / x.shape[1])
+        sums = differentiable_all_reduce(torch.cat([wide.sum(dims), (wide**2).sum(dims), count]))
+        total = sums[-1].detach().clamp(min=1)
+        mean, square = (sums[:-1] / total).chunk(2)
+        variance = (square - mean**2).clamp(min=0)
+        if self.track_running_stats and sums[-1] > 0:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                unbiased = variance * (total / (total - 1).clamp(min=1))
+                self.running_mean.lerp_(mean.to(x.dtype), self.momentum)
+                self.running_var.lerp_(unbiased.to(x.dtype), self.momentum)
+        scale = (variance + self.eps).rsqrt()
+        x = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
+        return x * self.weight.view(shape) + self.bias.view(shape) if self.affine else x
+
+
+class CPUSyncBatchNormAct(CPUSyncBatchNorm):
+    """timm's ``SyncBatchNormAct``, a norm with an activation, likewise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (N, C, ...) to the same."""
+        return self.act(self.drop(super().forward(x)))
+
+
+_STAND_INS = {nn.SyncBatchNorm: CPUSyncBatchNorm, SyncBatchNormAct: CPUSyncBatchNormAct}
+
+
+def use_cpu_sync_batchnorm(model: nn.Module) -> None:
+    """Let every synchronised BatchNorm of ``model`` work on CPU tensors, in place."""
+    for module in model.modules():
+        # The class alone: others hold on to the modules, frozen ones among them.
+        module.__class__ = _STAND_INS.get(type(module), type(module))

@@ -1,0 +1,112 @@
+"""``run.json``: what was run, on what, how fast, and how it ended."""
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from project.evaluation.detections import write_json
+
+RUN_RECORD = "run.json"
+
+
+class RunRecordHook(HookBase):
+    """Writes ``run.json`` when training begins, and completes it when it ends.
+
+    Args:
+        output_dir: the run's directory.
+        config: the resolved config, as YAML text.
+        batch_size: pictures in an iteration, of all processes.
+        device: "cuda" or "cpu".
+        versions: of the packages that a run's numbers depend on.
+    """
+
+    def __init__(
+        self, output_dir: str, *, config: str, batch_size: int, device: str, versions: dict
+    ):
+        self._path = Path(output_dir) / RUN_RECORD
+        self._batch_size = batch_size
+        self._device = device
+        self._record = {
+            "command": sys.argv,
+            "job": torchrun_job(),
+            "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+            "git_commit": _git_commit(),
+            "versions": {**versions, "python": sys.version.split()[0]},
+            "devices": _device_names(device),
+            "processes": comm.get_world_size(),
+        }
+
+    def before_train(self) -> None:
+        self._start = time.monotonic()
+        self._record.update(start=_now(), start_iteration=self.trainer.start_iter, exit="running")
+        self._write()
+
+    def after_train(self) -> None:
+        done = self.trainer.iter - self.trainer.start_iter
+        seconds = time.monotonic() - self._start
+        finished = self.trainer.iter >= self.trainer.max_iter
+        self._record.update(
+            end=_now(),
+            end_iteration=self.trainer.iter,
+            images_per_second=round(done * self._batch_size / seconds, 3),
+            peak_memory_mib=_peak_memory_mib(self._device),
+            exit="finished" if finished else _reason(sys.exc_info()[1]),
+        )
+        self._write()
+
+    def _write(self) -> None:
+        if comm.is_main_process():
+            write_json(self._record, self._path, indent=2)
+
+
+def torchrun_job() -> str:
+    """The id that torchrun's processes of one job share, over restarts; "" without one."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return "" if run_id == "none" else run_id
+
+
+def recorded_job(output_dir: str) -> str:
+    """The :func:`torchrun_job` that wrote a run's directory; "" if there was none."""
+    try:
+        return json.loads((Path(output_dir) / RUN_RECORD).read_text())["job"]
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _reason(error: BaseException | None) -> str:
+    return "stopped" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return None
+    return result.stdout.strip() or None
+
+
+def _device_names(device: str) -> list[str]:
+    if device.startswith("cuda"):
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [f"cpu, {torch.get_num_threads()} threads"]
+
+
+def _peak_memory_mib(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10

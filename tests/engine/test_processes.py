@@ -1,0 +1,180 @@
+"""Several processes on CPUs: the result of one, exact resume, and an end when one fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from project.checkpoint.reading import newest_checkpoint, read_checkpoint
+from project.engine.launch import Processes
+from project.errors import UserError
+from tests.helpers import REPOSITORY, SMALL_CONFIG
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """An odd number of test pictures, which two processes cannot share evenly."""
+    from project.data.synthetic import generate_dataset
+
+    folder = tmp_path_factory.mktemp("odd")
+    generate_dataset(folder, num_train=8, num_test=5, seed=7)
+    return folder
+
+
+def pairs(root: Path, output: Path, *opts: str) -> list[str]:
+    return [
+        *("MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(root), "OUTPUT_DIR", str(output)),
+        *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SEED", "1"),
+        *("SOLVER.IMS_PER_BATCH", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+        *("TEST.DETECTIONS_PER_IMAGE", "5", *opts),
+    ]
+
+
+def start(words: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    output, _ = process.communicate(timeout=170)
+    assert process.returncode == code, output[-3000:]
+    return output
+
+
+def train(root: Path, output: Path, *opts: str, processes: int) -> dict[str, torch.Tensor]:
+    command = ["train_net.py", "--config-file", str(SMALL_CONFIG), "--num-gpus", str(processes)]
+    finish(start([*command, *pairs(root, output, "DATASETS.TEST", "()", *opts)]))
+    return read_checkpoint(newest_checkpoint(str(output)))["model"]
+
+
+@pytest.mark.parametrize(
+    "function", ["batchnorm_is_that_of_all_batches", "means_are_over_all_samples"]
+)
+def test_in_two_processes(function):
+    assert finish(start(["tests/tools/run_processes.py", function])) is not None
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("one_raises", "error: process 1 failed (exit code 1): FloatingPointError: iteration 3"),
+        ("one_is_killed", "error: process 1 failed (exit code -9)"),
+    ],
+)
+def test_when_one_process_fails_all_end_and_its_error_is_the_last_word(function, message):
+    began = time.monotonic()
+    process = start(["tests/tools/run_processes.py", function])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, None)
+    assert time.monotonic() - began < 60
+    assert output.strip().splitlines()[-1].startswith(message), output[-2000:]
+    deadline = time.monotonic() + 10
+    while session_lives(process.pid):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.1)
+
+
+def session_lives(session: int) -> bool:
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_picture_each_are_one_with_two(root, tmp_path):
+    """With frozen norms and losses divided by the counts of all processes."""
+    opts = ("SOLVER.MAX_ITER", "3", "SOLVER.SYNC_LOSS_NORMALIZER", "True", "SOLVER.BASE_LR", "0.01")
+    opts += ("MODEL.FPN.NORM", "", "MODEL.ROI_BOX_HEAD.NORM", "", "MODEL.ROI_MASK_HEAD.NORM", "")
+    opts += ("MODEL.RPN.LOSS_NORMALIZER", "sampled", "DATALOADER.ASPECT_RATIO_GROUPING", "True")
+    one = train(root, tmp_path / "one", *opts, processes=1)
+    two = train(root, tmp_path / "two", *opts, processes=2)
+    assert all(torch.allclose(value, two[name], atol=1e-5) for name, value in one.items())
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(root, tmp_path):
+    opts = ("SOLVER.MAX_ITER", "2", "MODEL.TIMM.NORM", "SyncBN", "MODEL.FPN.NORM", "SyncBN")
+    train(root, tmp_path / "run", *opts, processes=2)
+    files = ("evaluation.json", "inference/tiny_voc_test_annotated/detections.json")
+    seen = []
+    for number in ("1", "2"):
+        words = ["train_net.py", "--eval-only", "--num-gpus", number]
+        weights = str(tmp_path / "run/latest.pth")
+        output = ("OUTPUT_DIR", str(tmp_path / number), "MODEL.DEVICE", "cpu")
+        words += [
+            "DATASETS.TEST",
+            "('tiny_voc_test_annotated',)",
+            "MODEL.WEIGHTS",
+            weights,
+            *output,
+        ]
+        finish(start(words))
+        seen.append([json.loads((tmp_path / number / name).read_text()) for name in files])
+    assert seen[0] == seen[1] and len(seen[0][1]) == 25
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit_after_a_signal(root, tmp_path):
+    opts = ("SOLVER.MAX_ITER", "12", "SOLVER.CHECKPOINT_PERIOD", "2", "MODEL.FPN.NORM", "SyncBN")
+    whole = train(root, tmp_path / "whole", *opts, processes=2)
+    command = ["train_net.py", "--config-file", str(SMALL_CONFIG), "--num-gpus", "2"]
+    words = pairs(root, tmp_path / "parts", "DATASETS.TEST", "()", *opts)
+    process = start([*command, *words])
+    wait_for(lambda: list((tmp_path / "parts").glob("model_*.pth")), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
+    output = finish(process, code=128 + signal.SIGINT)
+    assert "Stopped by SIGINT" in output
+    assert not (tmp_path / "parts/model_final.pth").exists()
+    finish(start([*command, "--resume", *words]))
+    parts = read_checkpoint(newest_checkpoint(str(tmp_path / "parts")))["model"]
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_program_as_it_is(root, tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*torchrun, "train_net.py", "--config-file", str(SMALL_CONFIG)]
+    words += pairs(root, tmp_path / "run", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "2")
+    finish(start(words))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["processes"], record["exit"]) == (2, "finished")
+    # Another job does not mix with it; the first process says why.
+    output = finish(start(words), code=1)
+    assert output.count("error: OUTPUT_DIR") == 1 and "already holds a run" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"machines": 2}, "needs --dist-url"),
+        ({"machines": 2, "machine_rank": 2, "dist_url": "tcp://a:1"}, "choose 0 to 1"),
+    ],
+)
+def test_machines_that_cannot_meet_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message):
+        Processes(1, "cpu", **arguments)
