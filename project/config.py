@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 import project.registration  # noqa: F401  (a config names what it registers)
 from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
 from project.errors import UserError
+from project.schedule import EPOCH_KEYS
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +64,31 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.DATASETS.SUBMISSION = ""
 
     # ---- training
+    # In epochs; where one is given (not 0, not empty), it overrules the key in iterations:
+    # MAX_ITER, STEPS, CHECKPOINT_PERIOD and TEST.EVAL_PERIOD.
+    cfg.SOLVER.MAX_EPOCH = 0
+    cfg.SOLVER.STEP_EPOCHS = ()
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    cfg.TEST.EVAL_EPOCHS = 0
+    # Take a batch in so many parts, one after the other: less memory, the same step but for
+    # BatchNorm, and for losses where the parts have unequal numbers of samples (a mean of means).
+    cfg.SOLVER.ACCUMULATE = 1
     # Divide losses by the mean count of samples of all processes; else each process divides by its
     # own, as mmdetection and Detectron2 do. On: 2 processes x 1 picture are 1 x 2, BN apart.
     cfg.SOLVER.SYNC_LOSS_NORMALIZER = False
-    # Checkpoints that stay: so many of the newest (0: all), and those after every so many
-    # iterations (0: none). best.pth is apart from them.
+    # Checkpoints that stay: so many of the newest (0: all), so many of those with the best
+    # TEST.BEST_METRIC, and those after every so many iterations (0: none). best.pth is apart.
     cfg.SOLVER.CHECKPOINT_KEEP = CfgNode()
     cfg.SOLVER.CHECKPOINT_KEEP.LAST = 3
+    cfg.SOLVER.CHECKPOINT_KEEP.BEST = 0
     cfg.SOLVER.CHECKPOINT_KEEP.EVERY = 0
+    # Stop at the operation whose gradient is NaN, and say where it was called. Slow.
+    cfg.SOLVER.DETECT_ANOMALY = False
+    # Evaluate and keep a moving average of the weights, whose decay rises to this. A checkpoint's
+    # "model" is the average; what trains on is in its "trainer".
+    cfg.MODEL.EMA = CfgNode()
+    cfg.MODEL.EMA.ENABLED = False
+    cfg.MODEL.EMA.DECAY = 0.999
     # float16 (with a gradient scaler) or bfloat16, with SOLVER.AMP.ENABLED; on GPUs and CPUs.
     cfg.SOLVER.AMP.DTYPE = "float16"
     # best.pth is the model with the largest value of this metric on the first test set; training
@@ -203,6 +221,10 @@ def _merge(cfg: CfgNode, loaded: dict, source: str) -> None:
 
 
 def _merge_opts(cfg: CfgNode, given: dict[str, str]) -> None:
+    for epoch_key, iteration_key in EPOCH_KEYS.items():
+        if iteration_key in given and epoch_key not in given:
+            # Whoever names iterations means them, whatever a file says in epochs.
+            given = {epoch_key: "()" if epoch_key == "SOLVER.STEP_EPOCHS" else "0", **given}
     for key, value in given.items():
         try:
             cfg.merge_from_list([key, value])

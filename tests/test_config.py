@@ -15,7 +15,7 @@ def load(config_file="", opts=(), **kwargs):
 def test_the_default_is_the_tiny_voc_recipe():
     cfg = load()
     assert cfg.MODEL.BACKBONE.NAME == "build_resnest50_fpn_backbone"
-    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (16200, (10800, 14850))
+    assert (cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.STEP_EPOCHS) == (24, (16, 22))
 
 
 def test_the_config_stored_in_a_checkpoint_wins_over_the_file_beside_it(tmp_path):

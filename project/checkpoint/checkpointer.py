@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,19 @@ def point_to(link: Path, target_name: str) -> None:
     os.replace(temporary, link)
 
 
-def remove_old_checkpoints(output_dir: str | Path, *, last: int, every: int) -> None:
+def remove_old_checkpoints(
+    output_dir: str | Path, *, last: int, every: int, best: Collection[int] = ()
+) -> None:
     """Remove the periodic checkpoints of a run but the newest.
 
     Args:
         last: how many of the newest ones stay; 0 for all.
         every: those after a multiple of so many iterations stay too; 0 for none.
+        best: those of these iterations, from 0, stay too.
     """
     if last <= 0:
         return
     for path in periodic_checkpoints(output_dir)[last:]:
-        if not every or (iteration_of(path) + 1) % every:
+        iteration = iteration_of(path)
+        if iteration not in best and (not every or (iteration + 1) % every):
             path.unlink()

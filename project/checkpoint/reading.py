@@ -1,6 +1,7 @@
 """Read a weights file into memory, without running anything that is in it."""
 
 import logging
+import math
 import pickle
 import re
 import zipfile
@@ -54,10 +55,9 @@ def newest_checkpoint(output_dir: str) -> str:
     candidates = periodic_checkpoints(output_dir)
     final = Path(output_dir) / "model_final.pth"
     if final.is_file():
-        # A run that was made longer has newer ones beside it.
-        newer = [path for path in candidates if iteration_of(path) > _final_iteration(final)]
-        candidates.insert(len(newer), final)
-    for path in candidates:
+        candidates.append(final)
+    # Damaged ones first, to be named. A run that was made longer has newer ones than the final one.
+    for path in sorted(candidates, key=lambda path: -pictures_seen(path, damaged=math.inf)):
         if is_intact(path):
             return str(path)
     damaged = " that is not damaged" if candidates else ""
@@ -65,10 +65,11 @@ def newest_checkpoint(output_dir: str) -> str:
 
 
 def periodic_checkpoints(output_dir: str | Path) -> list[Path]:
-    """``model_0000123.pth`` and so on in a run's directory, the newest first."""
+    """``model_0000123.pth`` and so on in a run's directory, the newest first, damaged ones last."""
     found = Path(output_dir).glob("model_*.pth")
     numbered = [path for path in found if re.fullmatch(r"model_\d+", path.stem)]
-    return sorted(numbered, key=iteration_of, reverse=True)
+    numbered.sort(key=iteration_of, reverse=True)
+    return sorted(numbered, key=pictures_seen, reverse=True)
 
 
 def iteration_of(path: Path) -> int:
@@ -76,11 +77,26 @@ def iteration_of(path: Path) -> int:
     return int(path.stem.removeprefix("model_"))
 
 
-def _final_iteration(path: Path) -> float:
+def pictures_seen(path: Path, damaged: float = -1) -> float:
+    """How many training pictures a checkpoint's model has seen, each time that it saw it.
+
+    Unlike iterations, these can be compared where a run went on with another batch size.
+
+    Args:
+        damaged: the value for a file that cannot be read.
+    """
+    status = path.stat()
+    seen = _pictures_seen(str(path), status.st_size, status.st_mtime_ns)
+    return damaged if seen is None else seen
+
+
+@lru_cache(maxsize=1024)
+def _pictures_seen(path: str, size: int, mtime_ns: int) -> int | None:
     try:
-        return read_checkpoint(str(path))["iteration"]
-    except (UserError, KeyError):
-        return float("inf")  # looked at first, and found damaged
+        trainer = read_checkpoint(path).get("trainer", {})
+    except UserError:
+        return None
+    return trainer.get("pictures", trainer.get("iteration", -1))
 
 
 def is_intact(path: Path) -> bool:

@@ -99,10 +99,20 @@ class AugmentedDataset(Dataset):
             return self.mapper(self.records[index])
 
 
-def build_train_loader(cfg: CfgNode, *, seed: int, start: int = 0) -> DataLoader:
-    """The batches of ``DATASETS.TRAIN`` for this process, from iteration ``start`` on.
+def training_records(cfg: CfgNode) -> list[dict]:
+    """Detectron2's records of the pictures of ``DATASETS.TRAIN``; its filter for empty ones."""
+    return get_detection_dataset_dicts(
+        list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    )
+
+
+def build_train_loader(
+    cfg: CfgNode, records: Sequence[dict], *, seed: int, start: int = 0
+) -> DataLoader:
+    """The training batches for this process, from iteration ``start`` on.
 
     Args:
+        records: of :func:`training_records`.
         seed: of the order of pictures and of their augmentation.
 
     Raises:
@@ -110,14 +120,13 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start: int = 0) -> DataLoader
     """
     require_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if batch_size < 1 or batch_size % world_size:
+    parts = world_size * cfg.SOLVER.ACCUMULATE
+    if batch_size < 1 or parts < 1 or batch_size % parts:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch_size} is the total over {world_size} processes; choose a"
-            f" multiple of {world_size}"
+            f"SOLVER.IMS_PER_BATCH {batch_size} is the total over {world_size} process(es) and"
+            f" SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} part(s); choose a multiple of"
+            f" {max(parts, 1)}"
         )
-    records = get_detection_dataset_dicts(
-        list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     stream = BatchStream(
         len(records),

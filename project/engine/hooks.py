@@ -6,9 +6,11 @@ import signal
 import time
 from collections.abc import Sequence
 
+import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
+from timm.utils import ModelEmaV3
 
 from project.data.loading import STOP_SIGNALS
 
@@ -74,19 +76,27 @@ class BestModelHook(HookBase):
         metric: its name in the event storage, such as "segm/AP"; larger is better.
         period: that of the ``EvalHook``.
         patience: evaluations without a better value after which training stops; 0 for never.
+        keep: so many of the best periodic checkpoints stay.
     """
 
-    def __init__(self, metric: str, period: int, patience: int = 0):
+    def __init__(self, metric: str, period: int, patience: int = 0, keep: int = 0):
         self._metric = metric
         self._period = period
         self._patience = patience
-        self._state = {"value": -math.inf, "iteration": -1, "without": 0}
+        self._keep = keep
+        # "kept": iterations and values of the best ones, the best first.
+        self._state: dict = {"value": -math.inf, "iteration": -1, "without": 0, "kept": []}
 
     def state_dict(self) -> dict:
         return dict(self._state)
 
     def load_state_dict(self, state_dict: dict) -> None:
         self._state.update(state_dict)
+
+    @property
+    def kept_iterations(self) -> list[int]:
+        """The iterations, from 0, whose checkpoints stay."""
+        return [iteration for iteration, _ in self._state["kept"]]
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -103,6 +113,10 @@ class BestModelHook(HookBase):
         # The main process alone has the metrics.
         newest = self.trainer.storage.latest().get(self._metric, (math.nan, 0))[0]
         value = comm.all_gather(newest)[0]
+        if not math.isnan(value):
+            kept = [*self._state["kept"], (self.trainer.last_iteration, value)]
+            kept.sort(key=lambda item: -item[1])
+            self._state["kept"] = kept[: self._keep]
         better = value > self._state["value"]
         self._state["without"] = 0 if better else self._state["without"] + 1
         if better:
@@ -117,6 +131,25 @@ class BestModelHook(HookBase):
                 f" {self._state['iteration'] + 1} (best.pth)"
             )
             raise StopTraining(0)
+
+
+class EMAHook(HookBase):
+    """Moves timm's moving average of the weights after each iteration."""
+
+    def __init__(self, ema: ModelEmaV3, model: torch.nn.Module):
+        self._ema = ema
+        self._model = model
+
+    def after_step(self) -> None:
+        self._ema.update(self._model, step=self.trainer.iter + 1)
+
+
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's, on the same pictures each time, so that a resumed run has the same results."""
+
+    def update_stats(self) -> None:
+        self._data_iter = None
+        super().update_stats()
 
 
 class SignalHook(HookBase):

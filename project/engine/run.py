@@ -155,9 +155,9 @@ def run(cfg: CfgNode, job: Job) -> dict | list | None:
     if job.eval_only:
         return _evaluate(cfg, job)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    if comm.is_main_process():
-        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump())
     trainer = Trainer(cfg)
+    if comm.is_main_process():
+        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(trainer.cfg.dump())
     trainer.resume_or_load(resume=job.resume)
     return trainer.train()
 

@@ -3,13 +3,16 @@
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
-from torch import nn
+from torch import distributed, nn
 from torch.amp import GradScaler, autocast
+from torch.nn.parallel import DistributedDataParallel
 
+from project.errors import UserError
 from project.seeding import sampling_seeded, seed_generators
 
 _GLOBAL, _SAMPLING = 2, 3  # what a seed is for; project.data.loading has 0 and 1
@@ -23,6 +26,8 @@ class TrainStep(SimpleTrainer):
         optimizer: of the model's parameters.
         seed: of RoI and anchor sampling, dropout and the like.
         amp_dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision, None for float32.
+        accumulate: take the batch in so many parts, one after the other.
+        detect_anomaly: stop at the operation whose gradient is NaN.
 
     Attributes:
         batches: an iterator over batches; to be set before the first step.
@@ -35,10 +40,14 @@ class TrainStep(SimpleTrainer):
         *,
         seed: int,
         amp_dtype: torch.dtype | None = None,
+        accumulate: int = 1,
+        detect_anomaly: bool = False,
     ):
         super().__init__(model, [], optimizer)
         self.seed = seed
         self.amp_dtype = amp_dtype
+        self.accumulate = accumulate
+        self.detect_anomaly = detect_anomaly
         self.device_type = next(model.parameters()).device.type
         # bfloat16 has the range of float32.
         self.grad_scaler = GradScaler(self.device_type, enabled=amp_dtype == torch.float16)
@@ -48,34 +57,101 @@ class TrainStep(SimpleTrainer):
         """Take a batch, and the optimizer's step on its losses.
 
         Raises:
-            FloatingPointError: a loss is infinite or NaN.
+            FloatingPointError: a loss is infinite or NaN, on this process or another.
+            UserError: the memory does not suffice.
         """
         start = time.perf_counter()
         batch = next(self.batches)
         data_time = time.perf_counter() - start
         seed_generators(self.seed, _GLOBAL, self.iter, comm.get_rank())
-        ids = [record["image_id"] for record in batch]
-        keys = [(self.seed, _SAMPLING, self.iter, _number_of(image_id)) for image_id in ids]
-        mixed = self.amp_dtype is not None
-        with sampling_seeded(keys), autocast(self.device_type, self.amp_dtype, enabled=mixed):
-            losses = self.model(batch)
-            total = sum(losses.values())
         self.optimizer.zero_grad()
-        self.grad_scaler.scale(total).backward()
-        self._require_finite(losses, ids)
+        try:
+            losses = self._add_gradients(batch)
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise UserError(self._out_of_memory_message(batch)) from error
+            if "returned nan values" in str(error):  # SOLVER.DETECT_ANOMALY
+                where = f"iteration {self.iter}, images {_image_ids(batch)}"
+                raise FloatingPointError(f"{where}: {error}") from error
+            raise
+        self._require_finite(losses, batch)
         self._write_metrics(losses, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _require_finite(self, losses: dict[str, torch.Tensor], image_ids: list) -> None:
-        values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
-        if not all(map(_is_finite, values)):
-            shown = ", ".join(f"{n} {v:.4g}" for n, v in zip(losses, values, strict=True))
-            rates = sorted({group["lr"] for group in self.optimizer.param_groups})
-            raise FloatingPointError(
-                f"iteration {self.iter}, images {image_ids}: a loss is not finite ({shown});"
-                f" learning rate {rates[-1]:.3g}: lower SOLVER.BASE_LR, or look at these images"
-            )
+    def _add_gradients(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        """The batch's losses, whose gradients are added to those of the parameters."""
+        size = len(batch) // self.accumulate
+        parts = [batch[first : first + size] for first in range(0, len(batch), size)]
+        sums: dict[str, torch.Tensor] = {}
+        for part in parts:
+            is_last = part is parts[-1]
+            # Gradients are averaged over the processes once, with the last part.
+            distributed_model = isinstance(self.model, DistributedDataParallel)
+            waits = distributed_model and not is_last
+            with (
+                torch.autograd.set_detect_anomaly(self.detect_anomaly),
+                self.model.no_sync() if waits else nullcontext(),
+            ):
+                losses = self._losses(part)
+                total = sum(losses.values())
+                self.grad_scaler.scale(total / len(parts)).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / len(parts)
+        return sums
+
+    def _losses(self, part: list[dict]) -> dict[str, torch.Tensor]:
+        keys = [
+            (self.seed, _SAMPLING, self.iter, _number_of(record["image_id"])) for record in part
+        ]
+        mixed = self.amp_dtype is not None
+        with sampling_seeded(keys), autocast(self.device_type, self.amp_dtype, enabled=mixed):
+            return self.model(part)
+
+    def _require_finite(self, losses: dict[str, torch.Tensor], batch: list[dict]) -> None:
+        """Raise the same error on every process if a loss of any is not finite."""
+        values = torch.stack(list(losses.values()))
+        bad = (~values.isfinite()).any().float()
+        if comm.get_world_size() > 1:
+            # Else the others would take a step with the gradients of this one, and save it.
+            distributed.all_reduce(bad)
+        if bad:
+            messages = comm.all_gather(self._not_finite_message(losses, batch))
+            raise FloatingPointError(next(filter(None, messages)))
+
+    def _not_finite_message(self, losses: dict[str, torch.Tensor], batch: list[dict]) -> str:
+        if all(loss.isfinite() for loss in losses.values()):
+            return ""
+        shown = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
+        rates = sorted({group["lr"] for group in self.optimizer.param_groups})
+        return (
+            f"iteration {self.iter}, images {_image_ids(batch)}: a loss is not finite ({shown});"
+            f" {self._largest_gradient()}; learning rate {rates[-1]:.3g}: lower SOLVER.BASE_LR, or"
+            " look at these images"
+        )
+
+    def _largest_gradient(self) -> str:
+        largest, where, not_finite = 0.0, "", 0
+        gradients = [(n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None]
+        for name, gradient in gradients:
+            finite = gradient.isfinite()
+            not_finite += not finite.all()
+            value = gradient.where(finite, 0).abs().max().item() / self.grad_scaler.get_scale()
+            if value > largest:
+                largest, where = value, f" ({name.removeprefix('module.')})"
+        return (
+            f"largest gradient {largest:.3g}{where}, NaN or infinite in {not_finite} of"
+            f" {len(gradients)} tensors"
+        )
+
+    def _out_of_memory_message(self, batch: list[dict]) -> str:
+        sizes = ", ".join("x".join(map(str, record["image"].shape[1:])) for record in batch)
+        return (
+            f"out of memory in iteration {self.iter}, images {_image_ids(batch)} of {sizes} pixels"
+            f" (height x width): raise SOLVER.ACCUMULATE ({self.accumulate}), set"
+            " SOLVER.AMP.ENABLED True, or lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN,"
+            " INPUT.MAX_SIZE_TRAIN or MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"
+        )
 
     def state_dict(self) -> dict:
         """Of optimizer and scaler; the seed is the state of every random generator."""
@@ -86,8 +162,9 @@ class TrainStep(SimpleTrainer):
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As :meth:`state_dict` left it."""
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        """As :meth:`state_dict` left it, but for the optimizer's settings: those stay."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state_dict["optimizer"], "param_groups": groups})
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
 
@@ -96,5 +173,11 @@ def _number_of(image_id: int | str) -> int:
     return zlib.crc32(str(image_id).encode())
 
 
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")
+def _image_ids(batch: list[dict]) -> list:
+    return [record["image_id"] for record in batch]
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator has no exception class of its own.
+    on_cpu = "DefaultCPUAllocator" in str(error)
+    return on_cpu or isinstance(error, torch.cuda.OutOfMemoryError)

@@ -15,7 +15,9 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from fvcore.nn.precise_bn import get_bn_modules
+from timm.utils import ModelEmaV3
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import project
@@ -24,10 +26,12 @@ from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
 from project.checkpoint.reading import newest_checkpoint
 from project.data.augmentation import build_mapper
 from project.data.categories import Categories
-from project.data.loading import build_train_loader
+from project.data.loading import build_train_loader, training_records
 from project.engine.hooks import (
     BestModelHook,
     CheckpointHook,
+    EMAHook,
+    PreciseBN,
     SignalHook,
     StopTraining,
     TimedWriter,
@@ -37,6 +41,7 @@ from project.engine.step import TrainStep
 from project.errors import UserError, require_choice
 from project.evaluation.detections import write_json
 from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollector
+from project.schedule import in_iterations
 from project.seeding import seed_generators
 
 logger = logging.getLogger(__name__)
@@ -53,7 +58,9 @@ class Trainer(DefaultTrainer):
         # Not DefaultTrainer's: it reads data before it is known where a resumed run goes on, and
         # its trainer's random draws depend on what ran before.
         TrainerBase.__init__(self)
-        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self._records = training_records(cfg)
+        self.cfg = cfg = in_iterations(cfg, len(self._records))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         seed_generators(seed)  # new weights are the same on every process
@@ -62,15 +69,21 @@ class Trainer(DefaultTrainer):
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
         if on_cpu and comm.get_world_size() > 1:
             use_cpu_sync_batchnorm(model)
+        self.ema = None
+        if cfg.MODEL.EMA.ENABLED:
+            self.ema = ModelEmaV3(model, cfg.MODEL.EMA.DECAY, use_warmup=True)
+            self.ema.module.train()
         self._trainer = TrainStep(
             create_ddp_model(model, broadcast_buffers=False, **on_cpu),
             optimizer,
             seed=seed,
             amp_dtype=amp_dtype(cfg),
+            accumulate=cfg.SOLVER.ACCUMULATE,
+            detect_anomaly=cfg.SOLVER.DETECT_ANOMALY,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
-            self.model,
+            self.model_to_use,
             cfg.OUTPUT_DIR,
             metadata={
                 "config": cfg.dump(),
@@ -81,6 +94,11 @@ class Trainer(DefaultTrainer):
             trainer=weakref.proxy(self),
         )
         self.register_hooks(self.build_hooks())
+
+    @property
+    def model_to_use(self) -> nn.Module:
+        """The model that is evaluated and kept: the moving average, where there is one."""
+        return self.model if self.ema is None else self.ema.module
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -99,22 +117,25 @@ class Trainer(DefaultTrainer):
         """Schedule, checkpoints, evaluation, signals and a progress line in time."""
         cfg = self.cfg
         ret = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if self.ema is not None:
+            ret.append(EMAHook(self.ema, unwrapped(self.model)))
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            loader = build_train_loader(cfg, seed=self._trainer.seed)
+            loader = build_train_loader(cfg, self._records, seed=self._trainer.seed)
             number = cfg.TEST.PRECISE_BN.NUM_ITER
-            ret.append(hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, number))
+            ret.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model_to_use, loader, number))
         evaluates = len(cfg.DATASETS.TEST) > 0
+        self._best_model = None
         periods = [cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD if evaluates else 0]
         ret.append(CheckpointHook(periods))
         if evaluates:
             ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
-            ret.append(
-                BestModelHook(
-                    self._best_metric_name(),
-                    period=cfg.TEST.EVAL_PERIOD,
-                    patience=cfg.TEST.EARLY_STOP_PATIENCE,
-                )
+            self._best_model = BestModelHook(
+                self._best_metric_name(),
+                period=cfg.TEST.EVAL_PERIOD,
+                patience=cfg.TEST.EARLY_STOP_PATIENCE,
+                keep=cfg.SOLVER.CHECKPOINT_KEEP.BEST,
             )
+            ret.append(self._best_model)
         if comm.is_main_process():
             ret.append(TimedWriter(self.build_writers(), seconds=cfg.LOG_PERIOD_SECONDS))
         record = RunRecordHook(
@@ -127,7 +148,7 @@ class Trainer(DefaultTrainer):
         return [*ret, record, SignalHook()]
 
     def _evaluate(self) -> OrderedDict:
-        self._last_eval_results = self.test(self.cfg, self.model)
+        self._last_eval_results = self.test(self.cfg, self.model_to_use)
         return self._last_eval_results
 
     def _best_metric_name(self) -> str:
@@ -139,7 +160,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
         """The training batches from the first one on."""
-        return build_train_loader(cfg, seed=max(cfg.SEED, 0))
+        return build_train_loader(cfg, training_records(cfg), seed=max(cfg.SEED, 0))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -198,10 +219,11 @@ class Trainer(DefaultTrainer):
         """
         if resume:
             self.checkpointer.load(newest_checkpoint(self.cfg.OUTPUT_DIR))
-            self.start_iter = self.iter + 1
             logger.info(f"Going on after iteration {self.start_iter} of {self.max_iter}")
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+            if self.ema is not None:
+                unwrapped(self.model).load_state_dict(self.ema.module.state_dict())
 
     def train(self) -> OrderedDict | None:
         """Train to ``SOLVER.MAX_ITER`` and log where the results are.
@@ -209,7 +231,9 @@ class Trainer(DefaultTrainer):
         Raises:
             StopTraining: a signal asked to stop; a checkpoint was saved.
         """
-        loader = build_train_loader(self.cfg, seed=self._trainer.seed, start=self.start_iter)
+        loader = build_train_loader(
+            self.cfg, self._records, seed=self._trainer.seed, start=self.start_iter
+        )
         self._trainer.batches = iter(loader)
         try:
             results = super().train()
@@ -231,23 +255,48 @@ class Trainer(DefaultTrainer):
         """Write the checkpoint ``name`` of the iteration that was just done, on the main process.
 
         Older ones go as ``SOLVER.CHECKPOINT_KEEP`` says.
+
+        Raises:
+            FloatingPointError: a weight is infinite or NaN; nothing is written.
         """
+        for key, value in unwrapped(self.model).state_dict().items():
+            if not value.isfinite().all():
+                raise FloatingPointError(
+                    f"after iteration {self.last_iteration} {key} is not finite, so {name}.pth is"
+                    " not saved; older checkpoints are as they were: lower SOLVER.BASE_LR"
+                )
         self.checkpointer.save(name, iteration=self.last_iteration)
         if comm.is_main_process():
             keep = self.cfg.SOLVER.CHECKPOINT_KEEP
-            remove_old_checkpoints(self.cfg.OUTPUT_DIR, last=keep.LAST, every=keep.EVERY)
+            remove_old_checkpoints(
+                self.cfg.OUTPUT_DIR,
+                last=keep.LAST,
+                every=keep.EVERY,
+                best=self._best_model.kept_iterations if self._best_model else (),
+            )
 
     def state_dict(self) -> dict:
-        """Iteration, hooks, optimizer and seed: what a resumed run needs beside the weights."""
+        """What a resumed run needs beside the model that :attr:`model_to_use` is.
+
+        Iteration, pictures seen, hooks, optimizer, scaler and seed; with a moving average, the
+        weights that train.
+        """
         # Detectron2 0.6 leaves the optimizer out, so that a resumed run loses its momentum.
-        return {
+        state = {
             **TrainerBase.state_dict(self),
             "iteration": self.last_iteration,
+            "pictures": (self.last_iteration + 1) * self.cfg.SOLVER.IMS_PER_BATCH,
+            "world_size": comm.get_world_size(),
             "_trainer": self._trainer.state_dict(),
         }
+        if self.ema is not None:
+            state["training_weights"] = unwrapped(self.model).state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As :meth:`state_dict` left it.
+        """Go on from :meth:`state_dict`, with the config's schedule.
+
+        With another batch size, the next iteration is that with as many pictures seen.
 
         Raises:
             UserError: the checkpoint has no optimizer: an older version of this project wrote it.
@@ -259,6 +308,30 @@ class Trainer(DefaultTrainer):
             )
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
+        if self.ema is not None or "training_weights" in state_dict:
+            weights = state_dict.get("training_weights", self.model_to_use.state_dict())
+            unwrapped(self.model).load_state_dict(weights)
+
+        batch_size = self.cfg.SOLVER.IMS_PER_BATCH
+        done = state_dict["iteration"] + 1
+        self.start_iter = state_dict.get("pictures", done * batch_size) // batch_size
+        self.iter = self.start_iter - 1
+        before, now = state_dict.get("world_size"), comm.get_world_size()
+        if before not in (None, now) or self.start_iter != done:
+            logger.warning(
+                f"The checkpoint is of {before} process(es) after {done} iterations; {now} go on,"
+                f" after {self.start_iter} iterations of {batch_size} pictures"
+            )
+        groups = self._trainer.optimizer.param_groups
+        self.scheduler.last_epoch = self.start_iter
+        self.scheduler.base_lrs = [group["initial_lr"] for group in groups]
+        for group, rate in zip(groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = rate
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model in a ``DistributedDataParallel``, or itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -4,10 +4,10 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from itertools import chain
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from detectron2.engine import HookBase
 
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.checkpoint.writing import save_atomically
-from project.data.loading import BatchStream, build_train_loader
+from project.data.loading import BatchStream, build_train_loader, training_records
 from project.engine import Trainer
 from project.engine.hooks import StopTraining
+from project.engine.step import TrainStep
 from project.errors import UserError
-from tests.helpers import REPOSITORY, SMALL_CONFIG, load_small_config
+from tests.helpers import REPOSITORY, load_small_config
+from tests.tools.kill_and_resume import kill_and_resume, newest_iteration, program, wait_for
 
 
 def config(root: Path, output: Path, *opts: str):
@@ -171,17 +173,18 @@ def test_what_a_picture_looks_like_depends_on_its_number_only(generated_root, tm
     for workers in ("0", "2"):
         cfg = config(generated_root, tmp_path / "run", "DATALOADER.NUM_WORKERS", workers)
         torch.manual_seed(int(workers))  # what ran before does not matter
-        loader = iter(build_train_loader(cfg, seed=9))
+        records = training_records(cfg)
+        loader = iter(build_train_loader(cfg, records, seed=9))
         looks.append([record["image"] for _ in range(4) for record in next(loader)])
     assert all(torch.equal(a, b) for a, b in zip(*looks, strict=True))
-    later = next(iter(build_train_loader(cfg, seed=9, start=3)))
+    later = next(iter(build_train_loader(cfg, records, seed=9, start=3)))
     assert torch.equal(later[0]["image"], looks[0][6])
 
 
 def test_a_batch_that_cannot_be_shared_is_one_line(generated_root, tmp_path, monkeypatch):
     monkeypatch.setattr("project.data.loading.comm.get_world_size", lambda: 3)
     with pytest.raises(UserError, match="choose a multiple of 3"):
-        build_train_loader(config(generated_root, tmp_path / "run"), seed=0)
+        build_train_loader(config(generated_root, tmp_path / "run"), [], seed=0)
 
 
 def test_a_loss_that_is_not_finite_names_the_pictures(generated_root, tmp_path):
@@ -203,64 +206,17 @@ def test_mixed_precision_trains_on_the_cpu_too(generated_root, tmp_path, dtype):
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def program(root: Path, output: Path, *options: str, max_iter: int = 40) -> list[str]:
-    return [
-        *(sys.executable, "train_net.py", "--config-file", str(SMALL_CONFIG), *options),
-        *("MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(root), "OUTPUT_DIR", str(output)),
-        *("INPUT.MIN_SIZE_TRAIN", "(64,)", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", "1"),
-        *("SOLVER.MAX_ITER", str(max_iter), "SOLVER.CHECKPOINT_PERIOD", "2", "SEED", "1"),
-        *("SOLVER.CHECKPOINT_KEEP.LAST", "2"),
-    ]
-
-
 @pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_checkpoint_to_resume_from(generated_root, tmp_path):
-    """Half of the kills come while a checkpoint is being written."""
-    output = tmp_path / "run"
-    random = torch.Generator().manual_seed(0)
-    reached, kills = -1, 0
-    options = ()
-    while kills < 8:
-        process = subprocess.Popen(
-            program(generated_root, output, *options, max_iter=10_000),
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_for(lambda before=reached: newest_iteration(output) > before, process)
-        time.sleep(float(torch.rand(1, generator=random)))
-        if kills % 2:
-            wait_for(lambda: any(output.glob("*.tmp")), process, pause=0.0)
-        saved = newest_iteration(output)
-        process.kill()
-        process.communicate()
-        kills += 1
-        # What was saved before the kill is there, whole, after it.
-        path = newest_checkpoint(str(output))
-        reached = read_checkpoint(path)["iteration"]
-        assert reached >= saved
-        assert read_checkpoint(str(output / "latest.pth"))["iteration"] <= reached
-        options = ("--resume",)
-
-
-def newest_iteration(output: Path) -> int:
-    numbers = [int(p.stem[6:]) for p in output.glob("model_*.pth") if p.stem[6:].isdigit()]
-    return max(numbers, default=-1)
-
-
-def wait_for(condition, process: subprocess.Popen, pause: float = 0.05) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(pause)
+    """The same, a hundred times: python tests/tools/kill_and_resume.py."""
+    counts = kill_and_resume(generated_root, tmp_path / "run", kills=8, while_writing=4)
+    assert counts["kills"] == 8 and counts["while_writing"] >= 4
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_saves_says_so_and_exits(generated_root, tmp_path, workers, number):
-    command = program(generated_root, tmp_path / "run", max_iter=10_000)
+    command = program(generated_root, tmp_path / "run")
     process = subprocess.Popen(
         [*command, "DATALOADER.NUM_WORKERS", workers],
         cwd=REPOSITORY,
@@ -281,9 +237,10 @@ def test_a_signal_to_all_saves_says_so_and_exits(generated_root, tmp_path, worke
 
 KEEPS_ITS_WORKERS = """
 import builtins, sys
-from project.data.loading import build_train_loader
+from project.data.loading import build_train_loader, training_records
 from tests.helpers import load_small_config
-batches = builtins.kept = iter(build_train_loader(load_small_config(sys.argv[1:]), seed=0))
+cfg = load_small_config(sys.argv[1:])
+batches = builtins.kept = iter(build_train_loader(cfg, training_records(cfg), seed=0))
 next(batches)
 print("fetched")
 """
@@ -293,6 +250,19 @@ def test_a_program_whose_workers_still_run_can_end(small_opts):
     command = [sys.executable, "-c", KEEPS_ITS_WORKERS, *small_opts, "DATALOADER.NUM_WORKERS", "2"]
     result = subprocess.run(command, cwd=REPOSITORY, timeout=60, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "fetched\n"), result.stderr
+
+
+def test_the_best_checkpoints_stay_beside_the_newest(generated_root, tmp_path, monkeypatch):
+    opts = ("TEST.EVAL_PERIOD", "1", "SOLVER.CHECKPOINT_KEEP.LAST", "1", "SOLVER.MAX_ITER", "7")
+    opts += ("SOLVER.CHECKPOINT_KEEP.BEST", "2", "DATASETS.TEST", "('tiny_voc_test_annotated',)")
+    cfg = config(generated_root, tmp_path / "run", *opts)
+    ConstantEvaluator.values = [4.0, 9.0, 1.0, 6.0, float("nan"), 2.0, 3.0]
+    monkeypatch.setattr(Trainer, "test", ConstantEvaluator.test)
+    with pytest.raises(StopTraining):
+        train(cfg, stop_after=3)
+    train(cfg, resume=True)
+    kept = {path.stem for path in (tmp_path / "run").glob("model_*.pth")}
+    assert kept == {"model_0000001", "model_0000003", "model_0000005", "model_final"}
 
 
 class ConstantEvaluator:
@@ -323,3 +293,145 @@ def test_the_best_model_is_kept_and_training_stops_when_nothing_gets_better(
     assert "Stopping: no better segm/AP in 2 evaluations" in caplog.text
     assert read_checkpoint(str(tmp_path / "run/latest.pth"))["iteration"] == 3
     assert read_checkpoint(str(tmp_path / "run/best.pth"))["value"] == 3.0
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("MODEL.EMA.ENABLED", "True"),
+        ("SOLVER.ACCUMULATE", "2"),
+        ("SOLVER.MAX_EPOCH", "1", "SOLVER.CHECKPOINT_EPOCHS", "1"),
+    ],
+    ids=["ema", "accumulate", "epochs"],
+)
+def test_it_is_exact_with_other_options_too(generated_root, tmp_path, opts):
+    whole = train(config(generated_root, tmp_path / "whole", *opts))
+    parts = config(generated_root, tmp_path / "parts", *opts)
+    with pytest.raises(StopTraining):
+        train(parts, stop_after=3)
+    assert_same(train(parts, resume=True), whole)
+
+
+def test_the_average_is_what_is_kept_and_evaluated(generated_root, tmp_path, monkeypatch):
+    opts = ("MODEL.EMA.ENABLED", "True", "SOLVER.MAX_ITER", "3")
+    opts += ("DATASETS.TEST", "('tiny_voc_test_annotated',)")
+    cfg = config(generated_root, tmp_path / "run", *opts)
+    evaluated = []
+    monkeypatch.setattr(
+        Trainer, "test", lambda self, cfg, model: evaluated.append(model.state_dict()) or {}
+    )
+    average, _ = train(cfg)
+    trained = read_checkpoint(newest_checkpoint(cfg.OUTPUT_DIR))["trainer"]["training_weights"]
+    name = "roi_heads.box_head.0.fc1.weight"
+    assert torch.equal(evaluated[0][name], average[name])
+    assert not torch.equal(trained[name], average[name])
+    assert torch.allclose(trained[name], average[name], atol=1e-2)
+
+    # Without the average, a resumed run goes on with the weights that were trained.
+    cfg = config(generated_root, tmp_path / "run", "SOLVER.MAX_ITER", "3")
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert torch.equal(trainer.model.state_dict()[name], trained[name])
+
+
+def test_another_batch_size_goes_on_where_the_pictures_were(
+    generated_root, tmp_path, caplog, monkeypatch
+):
+    opts = ("SOLVER.CHECKPOINT_PERIOD", "1", "DATALOADER.ASPECT_RATIO_GROUPING", "False")
+
+    def cfg(batch_size: int, iterations: int):
+        opts_of_run = ("SOLVER.IMS_PER_BATCH", str(batch_size), "SOLVER.MAX_ITER", str(iterations))
+        return config(generated_root, tmp_path / "run", *opts, *opts_of_run)
+
+    batches: list[list[int]] = []
+    add_gradients = TrainStep._add_gradients
+
+    def remember(self, batch: list[dict]) -> dict:
+        batches.append([record["image_id"] for record in batch])
+        return add_gradients(self, batch)
+
+    monkeypatch.setattr(TrainStep, "_add_gradients", remember)
+    train(cfg(1, 12))  # an epoch, picture by picture
+    whole = list(chain(*batches))
+    assert len(set(whole)) == 12
+    batches.clear()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(StopTraining):
+        train(cfg(1, 12), stop_after=6)
+    with caplog.at_level(logging.WARNING, logger="project"):
+        train(cfg(3, 3), resume=True)  # fewer iterations, more pictures: 9
+    assert "after 2 iterations of 3 pictures" in caplog.text
+    train(cfg(1, 12), resume=True)
+    assert [len(batch) for batch in batches] == [1] * 6 + [3] + [1] * 3
+    assert list(chain(*batches)) == whole
+
+
+def test_the_settings_of_a_resumed_run_are_those_of_its_config(generated_root, tmp_path):
+    with pytest.raises(StopTraining):
+        train(config(generated_root, tmp_path / "run"), stop_after=2)
+    opts = ("SOLVER.BASE_LR", "0.5", "SOLVER.WARMUP_ITERS", "0", "SOLVER.WEIGHT_DECAY", "0.25")
+    cfg = config(
+        generated_root, tmp_path / "run", *opts, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"
+    )
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=True)
+    group = trainer.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+
+
+def test_weights_that_are_not_finite_are_not_saved(generated_root, tmp_path):
+    cfg = config(generated_root, tmp_path / "run", "SOLVER.MAX_ITER", "1")
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    bias = trainer.model.roi_heads.box_predictor[0].cls_score.bias
+    trainer.register_hooks([Spoil(bias)])
+    trainer._hooks.insert(0, trainer._hooks.pop())
+    with pytest.raises(FloatingPointError, match=r"cls_score.bias is not finite, so model_final"):
+        trainer.train()
+    assert not list((tmp_path / "run").glob("*.pth"))
+
+
+class Spoil(HookBase):
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+    def after_step(self) -> None:
+        self.tensor.data.fill_(float("nan"))
+
+
+FULL_DISK = """
+import resource, sys
+import train_net
+if int(sys.argv[1]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+train_net.main(sys.argv[2:])
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(generated_root, tmp_path):
+    """A file system of its own where that is allowed; else a limit to the size of files."""
+    first = config(generated_root, tmp_path / "first", "SOLVER.MAX_ITER", "1")
+    whole, _ = train(first)
+    size = (tmp_path / "first/model_final.pth").stat().st_size
+    output = tmp_path / "disk"
+    output.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(1.5 * size)}", "tmpfs", str(output)]
+    mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        shutil.copy(tmp_path / "first/model_final.pth", output)
+        limit = "0" if mounted else str(size // 2)
+        command = [sys.executable, "-c", FULL_DISK, limit, "--resume"]
+        pairs = ["OUTPUT_DIR", str(output), "SOLVER.MAX_ITER", "2", "MODEL.DEVICE", "cpu"]
+        pairs += ["SOLVER.CHECKPOINT_PERIOD", "1"]
+        result = subprocess.run([*command, *pairs], cwd=REPOSITORY, capture_output=True, text=True)
+        last = result.stderr.strip().splitlines()[-1]
+        reason = "No space left on device" if mounted else "File too large"
+        assert result.returncode == 2 and last.startswith("error: "), result.stderr
+        assert f"model_final.pth cannot be written: {reason}" in last
+        assert not list(output.glob("*.tmp"))
+        kept = read_checkpoint(newest_checkpoint(str(output)))["model"]
+        assert all(torch.equal(value, kept[name]) for name, value in whole.items())
+        del kept  # it maps the file
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(output)], check=True)

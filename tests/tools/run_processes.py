@@ -10,11 +10,13 @@ import time
 
 import torch
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
 from project.engine.launch import Processes, launch
+from project.engine.step import TrainStep
 from project.loss_normalizer import share_of_mean
 
 CHANNELS = 3
@@ -30,6 +32,35 @@ def one_is_killed() -> None:
     if comm.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(100)
+
+
+class MeanOfIds(nn.Module):
+    """Its loss is NaN where an image id is 9."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        ids = torch.tensor([float(record["image_id"]) for record in batch])
+        return {"loss": (self.weight * ids.where(ids != 9, float("nan"))).mean()}
+
+
+def one_has_a_loss_that_is_not_finite() -> None:
+    """No process takes that step."""
+    model = DistributedDataParallel(MeanOfIds())
+    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), seed=0)
+    ids = [[1, 2], [3, 4]] if comm.get_rank() == 0 else [[5, 6], [7, 9]]
+    step.batches = iter([[{"image_id": number} for number in batch] for batch in ids])
+    with EventStorage():
+        step.iter = 0
+        step.run_step()
+        before = model.module.weight.item()
+        step.iter = 1
+        try:
+            step.run_step()
+        finally:
+            assert model.module.weight.item() == before
 
 
 def batchnorm_is_that_of_all_batches() -> None:

@@ -1,0 +1,51 @@
+"""What a config states in epochs, in iterations."""
+
+import logging
+import math
+
+from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+# Keys in epochs, and the key in iterations that each overrules where it is given.
+EPOCH_KEYS = {
+    "SOLVER.MAX_EPOCH": "SOLVER.MAX_ITER",
+    "SOLVER.STEP_EPOCHS": "SOLVER.STEPS",
+    "SOLVER.CHECKPOINT_EPOCHS": "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_EPOCHS": "TEST.EVAL_PERIOD",
+}
+
+
+def in_iterations(cfg: CfgNode, num_pictures: int) -> CfgNode:
+    """A frozen copy of ``cfg`` whose keys in iterations say what those in epochs say.
+
+    An epoch has ceil(num_pictures / SOLVER.IMS_PER_BATCH) iterations, as in mmdetection.
+
+    Args:
+        num_pictures: of the training set.
+    """
+    per_epoch = math.ceil(num_pictures / cfg.SOLVER.IMS_PER_BATCH)
+    changed: list = []
+    for epoch_key, iteration_key in EPOCH_KEYS.items():
+        epochs = _get(cfg, epoch_key)
+        if isinstance(epochs, (list, tuple)):
+            iterations: object = tuple(epoch * per_epoch for epoch in epochs)
+        else:
+            iterations = epochs * per_epoch
+        if epochs:
+            changed += [iteration_key, iterations]
+            logger.info(
+                f"{epoch_key} {epochs}, with {per_epoch} iterations an epoch: {iteration_key}"
+                f" {iterations} instead of {_get(cfg, iteration_key)}"
+            )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(changed)
+    cfg.freeze()
+    return cfg
+
+
+def _get(cfg: CfgNode, key: str) -> object:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg

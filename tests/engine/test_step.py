@@ -1,0 +1,93 @@
+"""One iteration: accumulated gradients, and what is said when it fails."""
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from project.engine.step import TrainStep
+from project.errors import UserError
+
+BATCH = [{"image_id": number, "image": torch.zeros(3, 40, 60)} for number in (3, 5, 8, 9)]
+
+
+class Regression(nn.Module):
+    """A mean over the pictures of a function of their ids."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+        self.weight = nn.Parameter(torch.tensor([2.0, 1.0]))
+
+    def forward(self, batch):
+        ids = torch.tensor([float(record["image_id"]) for record in batch])
+        return {"loss": self.loss(self.weight, ids)}
+
+
+def squares(weight, ids):
+    return ((weight.sum() * ids - 1) ** 2).mean()
+
+
+def step_of(loss, steps: int = 1, rate: float = 1e-4, **kwargs) -> TrainStep:
+    model = Regression(loss)
+    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=rate), seed=0, **kwargs)
+    step.batches = iter([BATCH] * steps)
+    with EventStorage():
+        for step.iter in range(steps):
+            step.run_step()
+    return step
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_add_up_to_it(parts):
+    whole, split = (step_of(squares, 3, accumulate=n).model.weight for n in (1, parts))
+    assert torch.allclose(whole, split, atol=1e-6)
+    assert not torch.allclose(whole, torch.tensor([2.0, 1.0]))
+
+
+def test_a_loss_that_is_not_finite_names_pictures_rate_and_largest_gradient():
+    # Its gradient for the first weight is 7, for the second NaN.
+    def loss(weight, ids):
+        return 7 * weight[0] + weight[1] * float("nan")
+
+    with pytest.raises(FloatingPointError) as caught:
+        step_of(loss)
+    message = str(caught.value)
+    assert "iteration 0, images [3, 5, 8, 9]: a loss is not finite (loss nan)" in message
+    assert "largest gradient 7 (weight), NaN or infinite in 1 of 1 tensors" in message
+    assert "learning rate 0.0001" in message
+
+
+def test_an_anomaly_is_found_where_it_begins():
+    def loss(weight, ids):  # 0 times the infinite slope of the root at 0
+        return (weight.sum() - 3).sqrt() * 0 + weight.sum()
+
+    step = step_of(loss)
+    assert step.model.weight.isnan().all()  # what a finite loss can hide
+    with (
+        pytest.warns(UserWarning, match="Error detected in SqrtBackward"),
+        pytest.raises(FloatingPointError, match=r"images \[3, 5, 8, 9\]: .*SqrtBackward"),
+    ):
+        step_of(loss, detect_anomaly=True)
+
+
+def test_steps_that_float16_skips_are_no_error():
+    def loss(weight, ids):  # with the scaler's first scales, gradients overflow float32
+        return weight.sum() * 1e36
+
+    step = step_of(loss, 7, rate=1e-36, amp_dtype=torch.float16)
+    assert torch.equal(step.model.weight, torch.tensor([2.0, 1.0]))
+    step = step_of(loss, 12, rate=1e-36, amp_dtype=torch.float16)
+    assert (step.model.weight < torch.tensor([2.0, 1.0])).all()
+    assert step.model.weight.isfinite().all()
+
+
+def test_out_of_memory_is_one_line_with_sizes_and_keys():
+    def loss(weight, ids):
+        return torch.empty(2**50).sum()
+
+    with pytest.raises(UserError) as caught:
+        step_of(loss)
+    message = str(caught.value)
+    assert "images [3, 5, 8, 9] of 40x60, 40x60" in message and "\n" not in message
+    assert "SOLVER.ACCUMULATE" in message and "INPUT.MAX_SIZE_TRAIN" in message
