@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from project.engine.hooks import StopTraining
 from project.evaluation.detections import write_json
 
 RUN_RECORD = "run.json"
@@ -52,15 +54,17 @@ class RunRecordHook(HookBase):
         self._write()
 
     def after_train(self) -> None:
-        done = self.trainer.iter - self.trainer.start_iter
-        seconds = time.monotonic() - self._start
+        error = sys.exc_info()[1]
         finished = self.trainer.iter >= self.trainer.max_iter
+        # A stop comes after an iteration, an error in it.
+        end = self.trainer.iter + (not finished and isinstance(error, StopTraining))
+        pictures = (end - self.trainer.start_iter) * self._batch_size
         self._record.update(
             end=_now(),
-            end_iteration=self.trainer.iter,
-            images_per_second=round(done * self._batch_size / seconds, 3),
+            end_iteration=end,
+            images_per_second=round(pictures / (time.monotonic() - self._start), 3),
             peak_memory_mib=_peak_memory_mib(self._device),
-            exit="finished" if finished else _reason(sys.exc_info()[1]),
+            exit="finished" if finished else _reason(error),
         )
         self._write()
 
@@ -88,6 +92,10 @@ def _now() -> str:
 
 
 def _reason(error: BaseException | None) -> str:
+    if isinstance(error, StopTraining):
+        signalled = error.code > 128
+        name = signal.Signals(error.code - 128).name if signalled else "TEST.EARLY_STOP_PATIENCE"
+        return f"stopped by {name}"
     return "stopped" if error is None else f"{type(error).__name__}: {error}"
 
 

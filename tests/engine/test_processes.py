@@ -170,10 +170,10 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
 @pytest.mark.slow
 def test_fewer_processes_go_on_with_the_epochs_of_more(root, tmp_path):
     """Of 8 pictures: 2 processes have batches of 4 for them, then one has batches of 2."""
-    opts = ("SOLVER.REFERENCE_WORLD_SIZE", "1", "SOLVER.MAX_EPOCH", "2", "SOLVER.IMS_PER_BATCH")
+    opts = ("SOLVER.REFERENCE_WORLD_SIZE", "1", "SOLVER.MAX_EPOCH", "2", "MODEL.FPN.NORM", "SyncBN")
+    opts += ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
     output = tmp_path / "run"
-    first = train(root, output, *opts, "2", processes=2)
-    assert first is not None
+    train(root, output, *opts, processes=2)
     assert read_checkpoint(str(output / "model_final.pth"))["iteration"] == 3
     stored = yaml.safe_load((output / "config.yaml").read_text())["SOLVER"]
     assert (stored["IMS_PER_BATCH"], stored["REFERENCE_WORLD_SIZE"]) == (4, 2)
@@ -254,3 +254,35 @@ def kill_with_children(process: subprocess.Popen) -> None:
 def test_machines_that_cannot_meet_are_one_line(arguments, message):
     with pytest.raises(UserError, match=message):
         Processes(1, "cpu", **arguments)
+
+
+STAND_INS = {"srun": '#!/bin/sh\nexec "$@"\n', "scontrol": "#!/bin/sh\necho localhost\n"}
+
+
+@pytest.mark.slow
+def test_the_slurm_script_starts_training_and_a_job_queued_again_goes_on(root, tmp_path):
+    """With stand-ins for SLURM's programs, which are not here."""
+    for name, text in STAND_INS.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **{**ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        **{"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"},
+        **{"SLURM_SUBMIT_DIR": str(REPOSITORY)},
+    }
+    words = ["--config-file", str(SMALL_CONFIG), *pairs(root, tmp_path / "run")]
+    for iterations in ("2", "4"):
+        more = ["DATASETS.TEST", "()", "SOLVER.MAX_ITER", iterations]
+        command = ["bash", "scripts/train_slurm.sh", *words, *more]
+        result = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert "Going on after iteration 2 of 4" in result.stdout + result.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["job"] == "4711"
+
+
+def test_the_slurm_script_says_how_to_start_it():
+    command = ["bash", "scripts/train_slurm.sh"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode != 0 and "start this file with sbatch" in result.stderr

@@ -295,14 +295,18 @@ def test_the_best_model_is_kept_and_training_stops_when_nothing_gets_better(
     assert read_checkpoint(str(tmp_path / "run/best.pth"))["value"] == 3.0
 
 
+EVERY_SECOND = ("TEST.EVAL_PERIOD", "2")
+
+
 @pytest.mark.parametrize(
     "opts",
     [
         ("MODEL.EMA.ENABLED", "True"),
         ("SOLVER.ACCUMULATE", "2"),
         ("SOLVER.MAX_EPOCH", "1", "SOLVER.CHECKPOINT_EPOCHS", "1"),
+        ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2", *EVERY_SECOND),
     ],
-    ids=["ema", "accumulate", "epochs"],
+    ids=["ema", "accumulate", "epochs", "precise_bn"],
 )
 def test_it_is_exact_with_other_options_too(generated_root, tmp_path, opts):
     whole = train(config(generated_root, tmp_path / "whole", *opts))
@@ -369,6 +373,8 @@ def test_another_batch_size_goes_on_where_the_pictures_were(
 def test_the_settings_of_a_resumed_run_are_those_of_its_config(generated_root, tmp_path):
     with pytest.raises(StopTraining):
         train(config(generated_root, tmp_path / "run"), stop_after=2)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["exit"], record["end_iteration"]) == ("stopped by SIGTERM", 2)
     opts = ("SOLVER.BASE_LR", "0.5", "SOLVER.WARMUP_ITERS", "0", "SOLVER.WEIGHT_DECAY", "0.25")
     cfg = config(
         generated_root, tmp_path / "run", *opts, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"
