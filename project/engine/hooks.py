@@ -10,7 +10,9 @@ import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
+from fvcore.nn.precise_bn import get_bn_modules
 from timm.utils import ModelEmaV3
+from torch import distributed
 
 from project.data.loading import STOP_SIGNALS
 
@@ -145,11 +147,19 @@ class EMAHook(HookBase):
 
 
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's, on the same pictures each time, so that a resumed run has the same results."""
+    """Detectron2's, with the same result in a resumed run, and on every process.
+
+    It begins with the same pictures each time. With SyncBN, fvcore weighs statistics of all
+    processes by each process's own number of RoIs; those of the main process count.
+    """
 
     def update_stats(self) -> None:
         self._data_iter = None
         super().update_stats()
+        if comm.get_world_size() > 1:
+            for norm in get_bn_modules(self._model):
+                distributed.broadcast(norm.running_mean, src=0)
+                distributed.broadcast(norm.running_var, src=0)
 
 
 class SignalHook(HookBase):

@@ -221,10 +221,18 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         self, features: dict[str, torch.Tensor], rois: list[Instances], mask_head: nn.Module
     ) -> dict[str, torch.Tensor]:
         positives, _ = select_foreground_proposals(rois, self.num_classes)
-        losses = mask_head(self._pool_masks(features, positives, "proposal_boxes"), positives)
+        number = sum(len(x) for x in positives)
+        if number == 0 and self.mask_pooler is not None:
+            # A RoI without weight: Detectron2's Conv2d refuses an empty batch with SyncBatchNorm,
+            # for whose statistics the other processes wait, and plain BatchNorm does so too.
+            first = next((i for i, x in enumerate(rois) if len(x)), 0)
+            some = [x[: int(i == first)] for i, x in enumerate(rois)]
+            logits = mask_head.layers(self._pool_masks(features, some, "proposal_boxes"))
+            losses = {"loss_mask": logits.sum() * 0}
+        else:
+            losses = mask_head(self._pool_masks(features, positives, "proposal_boxes"), positives)
         if self.sync_loss_normalizer:
-            device = next(iter(losses.values())).device
-            share = share_of_mean(sum(len(x) for x in positives), device)
+            share = share_of_mean(number, next(iter(losses.values())).device)
             losses = {name: loss * share for name, loss in losses.items()}
         return losses
 

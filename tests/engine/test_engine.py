@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils.events import EventWriter
+from torch import nn
 
-from project.config import get_project_cfg
+from project.config import get_project_cfg, load_config
+from project.engine import Trainer
 from project.engine.devices import resolve_devices
 from project.engine.hooks import TimedWriter
 from project.errors import UserError
+from tests.helpers import FULL_CONFIG
 
 
 class CountingWriter(EventWriter):
@@ -71,3 +74,11 @@ def test_more_gpus_than_there_are(monkeypatch, gpus, asked, given, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(UserError, match=message):
         resolve_devices(get_project_cfg(), asked, given)
+
+
+def test_every_parameter_of_the_original_recipe_decays():
+    """mmdetection's SGD decays norms and biases too."""
+    cfg = load_config(str(FULL_CONFIG), default_config=str(FULL_CONFIG))
+    optimizer = Trainer.build_optimizer(cfg, nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-4}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4

@@ -154,7 +154,7 @@ def test_two_processes_resume_bit_for_bit_after_a_signal(root, tmp_path):
     output = finish(process, code=128 + signal.SIGINT)
     assert "Stopped by SIGINT" in output
     assert not (tmp_path / "parts/model_final.pth").exists()
-    finish(start([*command, "--resume", *words]))
+    finish(start([*command, "--resume", *words, "DATALOADER.NUM_WORKERS", "1"]))
     parts = read_checkpoint(newest_checkpoint(str(tmp_path / "parts")))["model"]
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
@@ -169,9 +169,19 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
 
 @pytest.mark.slow
 def test_fewer_processes_go_on_with_the_epochs_of_more(root, tmp_path):
-    """Of 8 pictures: 2 processes have batches of 4 for them, then one has batches of 2."""
+    """Of 8 pictures: 2 processes have batches of 4 for them, then one has batches of 2.
+
+    Most pictures have no objects, so that often one process, or each, has no positives.
+    """
+    content = json.loads((root / "pascal_train.json").read_text())
+    alone = content["images"][0]["id"]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == alone]
+    (root / "sparse.json").write_text(json.dumps(content))
     opts = ("SOLVER.REFERENCE_WORLD_SIZE", "1", "SOLVER.MAX_EPOCH", "2", "MODEL.FPN.NORM", "SyncBN")
     opts += ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
+    opts += ("DATASETS.TRAIN", "('custom_train',)", "DATASETS.TRAIN_JSON", "sparse.json")
+    opts += ("DATASETS.TRAIN_IMAGES", "train_images", "MODEL.ROI_MASK_HEAD.NORM", "SyncBN")
+    opts += ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False")
     output = tmp_path / "run"
     train(root, output, *opts, processes=2)
     assert read_checkpoint(str(output / "model_final.pth"))["iteration"] == 3
@@ -183,6 +193,18 @@ def test_fewer_processes_go_on_with_the_epochs_of_more(root, tmp_path):
     said = "of 2 process(es) after 4 iterations; 1 go on, after 8 iterations of 2 pictures"
     assert said in log
     assert read_checkpoint(str(output / "model_final.pth"))["iteration"] == 11
+
+
+@pytest.mark.slow
+def test_two_machines_of_which_each_has_its_rank(root, tmp_path):
+    command = ["train_net.py", "--config-file", str(SMALL_CONFIG), "--num-gpus", "1"]
+    command += ["--num-machines", "2", "--dist-url", f"tcp://localhost:{free_port()}"]
+    words = pairs(root, tmp_path / "run", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "2")
+    machines = [start([*command, "--machine-rank", str(rank), *words]) for rank in (0, 1)]
+    for machine in machines:
+        finish(machine)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["processes"], record["exit"]) == (2, "finished")
 
 
 @pytest.mark.slow

@@ -338,6 +338,18 @@ def test_the_average_is_what_is_kept_and_evaluated(generated_root, tmp_path, mon
     assert torch.equal(trainer.model.state_dict()[name], trained[name])
 
 
+def test_a_batch_in_parts_takes_the_step_of_the_whole(generated_root, tmp_path):
+    """Where all pictures have one size and equally many samples, and norms are frozen."""
+    opts = ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute")
+    opts += ("INPUT.CROP.SIZE", "[100, 100]", "INPUT.MIN_SIZE_TRAIN", "(64,)")
+    opts += ("MODEL.MASK_ON", "False", "MODEL.TIMM.NORM", "FrozenBN", "MODEL.FPN.NORM", "")
+    opts += ("MODEL.ROI_BOX_HEAD.NORM", "", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8")
+    opts += ("SOLVER.BASE_LR", "0.01", "SOLVER.MAX_ITER", "3")
+    whole, _ = train(config(generated_root, tmp_path / "whole", *opts))
+    parts, _ = train(config(generated_root, tmp_path / "parts", *opts, "SOLVER.ACCUMULATE", "2"))
+    assert all(torch.allclose(value, parts[name], atol=1e-5) for name, value in whole.items())
+
+
 def test_another_batch_size_goes_on_where_the_pictures_were(
     generated_root, tmp_path, caplog, monkeypatch
 ):
