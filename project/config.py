@@ -60,6 +60,8 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TRAIN_IMAGES = ""
     cfg.DATASETS.TEST_JSON = ""
     cfg.DATASETS.TEST_IMAGES = ""
+    # Leave out records with errors (scripts/check_dataset.py), and list them, instead of refusing.
+    cfg.DATASETS.SKIP_BAD = False
     # The set that --format-only exports; "" stands for the one in DATASETS.TEST.
     cfg.DATASETS.SUBMISSION = ""
 

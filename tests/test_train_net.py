@@ -207,7 +207,7 @@ def truncate_the_json(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "pairs", "message"),
     [
-        (remove_a_picture, [], "1 of 12 pictures"),
+        (remove_a_picture, [], "1 x image-missing (train_000002.jpg,"),
         (truncate_the_json, [], "not valid JSON"),
         (shutil.rmtree, [], "no data at DATASETS.ROOT"),
         (None, ["MODEL.TIMM.NAMES", "x"], "did you mean MODEL.TIMM.NAME?"),

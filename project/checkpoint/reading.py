@@ -52,10 +52,8 @@ def newest_checkpoint(output_dir: str) -> str:
     Raises:
         UserError: there is none.
     """
-    candidates = periodic_checkpoints(output_dir)
     final = Path(output_dir) / "model_final.pth"
-    if final.is_file():
-        candidates.append(final)
+    candidates = [*([final] if final.is_file() else []), *periodic_checkpoints(output_dir)]
     # Damaged ones first, to be named. A run that was made longer has newer ones than the final one.
     for path in sorted(candidates, key=lambda path: -pictures_seen(path, damaged=math.inf)):
         if is_intact(path):
@@ -93,10 +91,10 @@ def pictures_seen(path: Path, damaged: float = -1) -> float:
 @lru_cache(maxsize=1024)
 def _pictures_seen(path: str, size: int, mtime_ns: int) -> int | None:
     try:
-        trainer = read_checkpoint(path).get("trainer", {})
+        content = read_checkpoint(path)
     except UserError:
         return None
-    return trainer.get("pictures", trainer.get("iteration", -1))
+    return content.get("trainer", {}).get("pictures", content.get("iteration", -1))
 
 
 def is_intact(path: Path) -> bool:

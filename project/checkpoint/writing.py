@@ -28,8 +28,8 @@ def save_atomically(content: Any, path: Path) -> None:
         if reason is None:
             raise
         raise UserError(
-            f"{path} cannot be written: {reason.strerror}; older checkpoints are as they were:"
-            " make room and start again, training with --resume"
+            f"{path} cannot be written: {reason.strerror or reason}; older checkpoints are as they"
+            " were: make room and start again, training with --resume"
         ) from error
 
 

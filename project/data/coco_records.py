@@ -1,36 +1,49 @@
 """A COCO JSON as Detectron2's list of records."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
 
 from project.data.categories import Categories
-from project.errors import UserError
+from project.data.coco_json import inspect_dataset
 
 
 def coco_records(json_file: Path, image_root: Path, categories: Categories) -> list[dict]:
     """Detectron2's standard records, with the model's classes as ``category_id``.
 
-    Detectron2 reads the JSON (polygons, RLE of both kinds, crowd); the ids are mapped here, since
-    it would number the categories of each JSON by themselves, and a test set may lack some.
-
-    Raises:
-        UserError: the JSON lacks what a record needs, or names an unknown category.
+    What has errors is left out; :func:`project.data.datasets.require_sound` refuses it before.
+    Detectron2's own reader would number the categories of each JSON by themselves, and a test set
+    may lack some.
     """
-    try:
-        records = load_coco_json(str(json_file), str(image_root))
-    except (KeyError, AssertionError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{json_file} is not in COCO format: {type(error).__name__} {error}"
-        ) from error
+    content = inspect_dataset(json_file, image_root).content
     contiguous_ids = categories.contiguous_ids
-    for record in records:
-        for annotation in record["annotations"]:
-            category_id = annotation["category_id"]
-            if category_id not in contiguous_ids:
-                raise UserError(
-                    f"{json_file}: an annotation of image {record['image_id']} has category"
-                    f" {category_id}, which no category has"
-                )
-            annotation["category_id"] = contiguous_ids[category_id]
-    return records
+    annotations: dict[object, list[dict]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content.get("annotations", []):
+        annotations[annotation["image_id"]].append(
+            {
+                "iscrowd": annotation["iscrowd"],
+                "bbox": annotation["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": contiguous_ids[annotation["category_id"]],
+                "segmentation": _compressed(annotation["segmentation"]),
+            }
+        )
+    return [
+        {
+            "file_name": str(image_root / image["file_name"]),
+            "height": image["height"],
+            "width": image["width"],
+            "image_id": image["id"],
+            "annotations": annotations[image["id"]],
+        }
+        for image in content["images"]
+    ]
+
+
+def _compressed(segmentation: list | Mapping) -> list | Mapping:
+    """Polygons as they are; an RLE as pycocotools decodes it."""
+    if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, *segmentation["size"])
+    return segmentation

@@ -1,64 +1,39 @@
 """Register the data sets that a config speaks of, and check them before any long work.
 
-The "tiny PASCAL VOC" layout under ``DATASETS.ROOT``::
-
-    train_images/  pascal_train.json           -> tiny_voc_train
-    test_images/   test.json                   -> tiny_voc_test (no annotations: export only)
-                   test_annotations.json       -> tiny_voc_test_annotated
-    train_images/  pascal_train_split.json     -> tiny_voc_train_split
-                   pascal_val.json             -> tiny_voc_val
-
+The "tiny PASCAL VOC" layout (:mod:`project.data.layout`) under ``DATASETS.ROOT``,
 and any other COCO-format data as ``custom_train`` and ``custom_test``.
 """
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from project.data.categories import Categories, read_categories
+from project.data.checking.problems import Severity
+from project.data.checking.report import by_kind, in_one_line
+from project.data.coco_json import inspect_dataset, read_coco_json
 from project.data.coco_records import coco_records
+from project.data.layout import DatasetFiles, tiny_voc_files
 from project.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class DatasetFiles:
-    """Where one data set is: the COCO JSON and the folder that its file names are relative to."""
-
-    name: str
-    json_file: Path
-    image_root: Path
-
-
-_TINY_VOC = {
-    "tiny_voc_train": ("pascal_train.json", "train_images"),
-    "tiny_voc_train_split": ("pascal_train_split.json", "train_images"),
-    "tiny_voc_val": ("pascal_val.json", "train_images"),
-    "tiny_voc_test": ("test.json", "test_images"),
-    "tiny_voc_test_annotated": ("test_annotations.json", "test_images"),
-}
-
-
 def dataset_files(cfg: CfgNode) -> dict[str, DatasetFiles]:
     """The files of every data set that the config can name, there or not."""
-    root = Path(cfg.DATASETS.ROOT)
-    files = dict(_TINY_VOC)
-    if cfg.DATASETS.TRAIN_JSON:
-        files["custom_train"] = (cfg.DATASETS.TRAIN_JSON, cfg.DATASETS.TRAIN_IMAGES)
-    if cfg.DATASETS.TEST_JSON:
-        files["custom_test"] = (cfg.DATASETS.TEST_JSON, cfg.DATASETS.TEST_IMAGES)
-    return {
-        name: DatasetFiles(name, root / json_file, root / images)
-        for name, (json_file, images) in files.items()
-    }
+    root, keys = Path(cfg.DATASETS.ROOT), cfg.DATASETS
+    files = tiny_voc_files(root)
+    for name, json_file, images in (
+        ("custom_train", keys.TRAIN_JSON, keys.TRAIN_IMAGES),
+        ("custom_test", keys.TEST_JSON, keys.TEST_IMAGES),
+    ):
+        if json_file:
+            files[name] = DatasetFiles(name, root / json_file, root / images)
+    return files
 
 
 def require_dataset(cfg: CfgNode, name: str) -> DatasetFiles:
@@ -151,28 +126,6 @@ def _read_all_categories(cfg: CfgNode, names: Iterable[str]) -> dict[str, Catego
     }
 
 
-def read_coco_json(path: Path) -> dict:
-    """The content of a COCO JSON; kept in memory while the file does not change.
-
-    Raises:
-        UserError: the file is no JSON (cut off, say), or not of COCO's layout.
-    """
-    status = os.stat(path)
-    return _read_coco_json(str(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _read_coco_json(path: str, size: int, mtime_ns: int) -> dict:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON (cut off?): {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise UserError(f"{path} is not in COCO format: it has no list of images")
-    return content
-
-
 def has_annotations(files: DatasetFiles) -> bool:
     """Whether the JSON has ground truth to evaluate against."""
     return bool(read_coco_json(files.json_file).get("annotations"))
@@ -188,30 +141,28 @@ def require_polygons(files: DatasetFiles) -> None:
             )
 
 
-def check_images(files: DatasetFiles, shown: int = 3) -> None:
-    """Check that every picture of the JSON is in the folder.
+def require_sound(files: DatasetFiles, skip_bad: bool) -> None:
+    """Check a data set (:mod:`project.data.checking`), and log its warnings.
+
+    Args:
+        skip_bad: leave out what has errors, and list it, instead of refusing.
 
     Raises:
-        UserError: some are missing; the first few are named.
+        UserError: it has errors.
     """
-    images = read_coco_json(files.json_file)["images"]
-    missing = _missing((image.get("file_name", "") for image in images), files.image_root)
-    if missing:
-        names = ", ".join(missing[:shown]) + ", ..." * (len(missing) > shown)
+    problems = inspect_dataset(files.json_file, files.image_root).problems
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    warnings = [problem for problem in problems if problem.severity is Severity.WARNING]
+    if warnings:
+        logger.warning(f"Data set {files.name!r}, repaired when loaded: {in_one_line(warnings)}")
+    if errors and not skip_bad:
         raise UserError(
-            f"{len(missing)} of {len(images)} pictures of {files.json_file} are not in"
-            f" {files.image_root}: {names}"
+            f"data set {files.name!r}, {files.json_file}: {in_one_line(errors)}; python"
+            " scripts/check_dataset.py says more; DATASETS.SKIP_BAD True leaves them out"
         )
-
-
-def _missing(file_names: Iterable[str], folder: Path) -> list[str]:
-    # One listing instead of a stat for each: thousands of stats take minutes on network disks.
-    listed = {entry.name for entry in os.scandir(folder)}
-    return [
-        name
-        for name in file_names
-        if name not in listed and not (os.sep in name and (folder / name).is_file())
-    ]
+    for kind, found in by_kind(errors).items():
+        places = "; ".join(problem.place() for problem in found)
+        logger.warning(f"Data set {files.name!r}, left out: {len(found)} x {kind}: {places}")
 
 
 def sets_with_annotations(cfg: CfgNode, names: Sequence[str] | None = None) -> list[str]:

@@ -21,11 +21,11 @@ from project.checkpoint.reading import (
 )
 from project.data.categories import Categories
 from project.data.datasets import (
-    check_images,
     has_annotations,
     register_datasets,
     require_dataset,
     require_polygons,
+    require_sound,
     resolve_categories,
     sets_with_annotations,
 )
@@ -33,7 +33,7 @@ from project.engine.console import log_to_file
 from project.engine.run_record import recorded_job, torchrun_job
 from project.engine.trainer import Trainer
 from project.errors import UserError
-from project.evaluation.detections import check_output_file
+from project.files import check_output_file
 
 logger = logging.getLogger(__name__)
 
@@ -77,22 +77,22 @@ def prepare(cfg: CfgNode, job: Job) -> None:
     if job.submission:
         check_output_file(job.submission, job.overwrite)
         name = submission_set(cfg)
-        check_images(require_dataset(cfg, name))
+        require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
     elif job.eval_only:
         if not cfg.DATASETS.TEST:
             raise UserError("--eval-only: DATASETS.TEST names no data set")
         for name in cfg.DATASETS.TEST:
             _require_annotations(cfg, name)
-            check_images(require_dataset(cfg, name))
+            require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
     else:
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name)
-            check_images(require_dataset(cfg, name))
+            require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
             if cfg.INPUT.MASK_FORMAT == "polygon":
                 require_polygons(require_dataset(cfg, name))
         cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
         for name in cfg.DATASETS.TEST:
-            check_images(require_dataset(cfg, name))
+            require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
     categories = _categories(cfg, job)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)

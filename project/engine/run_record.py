@@ -16,7 +16,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from project.engine.hooks import StopTraining
-from project.evaluation.detections import write_json
+from project.files import write_json
 
 RUN_RECORD = "run.json"
 

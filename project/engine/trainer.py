@@ -39,8 +39,8 @@ from project.engine.hooks import (
 from project.engine.run_record import RunRecordHook
 from project.engine.step import TrainStep
 from project.errors import UserError, require_choice
-from project.evaluation.detections import write_json
 from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollector
+from project.files import write_json
 from project.schedule import in_iterations
 from project.seeding import seed_generators
 

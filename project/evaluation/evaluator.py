@@ -12,9 +12,10 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from project.data.categories import Categories
-from project.data.datasets import read_coco_json
+from project.data.coco_json import inspect_dataset
 from project.evaluation.coco_metrics import SUMMARY, AveragePrecision, evaluate_detections
-from project.evaluation.detections import to_coco_results, write_json
+from project.evaluation.detections import to_coco_results
+from project.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class COCOInstanceEvaluator(DetectionCollector):
         metadata = MetadataCatalog.get(self.dataset_name)
         folder = self.output_dir / "inference" / self.dataset_name
         write_json(detections, folder / "detections.json")
-        coco_json = read_coco_json(Path(metadata.json_file))
+        coco_json = inspect_dataset(Path(metadata.json_file), Path(metadata.image_root)).content
         write_json(
             {
                 "dataset": self.dataset_name,

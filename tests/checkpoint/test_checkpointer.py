@@ -35,7 +35,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_in_place(tmp_path, monkeypa
         raise OSError("No space left on device")
 
     monkeypatch.setattr(writing.torch, "save", half)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         checkpointer.save("model_final")
     assert (tmp_path / "model_final.pth").read_bytes() == whole
     assert read_checkpoint(str(tmp_path / "latest.pth"))["model"]

@@ -13,10 +13,10 @@ from detectron2.data.dataset_mapper import DatasetMapper
 from project.config import get_project_cfg
 from project.data.categories import Categories
 from project.data.datasets import (
-    check_images,
     has_annotations,
     register_datasets,
     require_dataset,
+    require_sound,
     resolve_categories,
 )
 from project.data.segmentation import compressed_rle, polygons, uncompressed_rle
@@ -126,17 +126,16 @@ def test_an_annotation_of_no_category_is_named(custom):
     content = coco_json()
     content["annotations"][0]["category_id"] = 5
     write(custom, content)
-    register_datasets(custom, resolve_categories(custom, None, must_agree=False))
-    with pytest.raises(UserError, match="image 7 has category 5"):
-        DatasetCatalog.get("custom_train")
+    with pytest.raises(UserError, match=r"category-unknown \(.*image 7, annotation"):
+        require_sound(require_dataset(custom, "custom_train"), skip_bad=False)
 
 
 def test_missing_pictures_are_named_before_anything_else(custom):
     content = coco_json()
     content["images"].append({"id": 8, "file_name": "gone.jpg", "height": 1, "width": 1})
     write(custom, content)
-    with pytest.raises(UserError, match=r"1 of 4 pictures .*gone\.jpg"):
-        check_images(require_dataset(custom, "custom_train"))
+    with pytest.raises(UserError, match=r"1 x image-missing \(gone\.jpg, image 8\)"):
+        require_sound(require_dataset(custom, "custom_train"), skip_bad=False)
 
 
 def test_names_and_places_that_are_not_there(custom, tmp_path):
@@ -197,4 +196,4 @@ def test_real_photographs_are_read(shared):
     records = DatasetCatalog.get("tiny_voc_train")
     assert len(records) == 236 and sum(len(r["annotations"]) for r in records) == 470
     for name in ("tiny_voc_train", "tiny_voc_test", "tiny_voc_test_annotated"):
-        check_images(require_dataset(cfg, name))
+        require_sound(require_dataset(cfg, name), skip_bad=False)

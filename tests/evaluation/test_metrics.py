@@ -18,7 +18,8 @@ from project.data.synthetic import render_scene
 from project.data.synthetic.dataset import annotation_records, category_records, image_record
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, evaluate_detections
-from project.evaluation.detections import check_output_file, to_coco_results, write_json
+from project.evaluation.detections import to_coco_results
+from project.files import check_output_file, write_json
 
 CATEGORIES = Categories.from_mapping({c["id"]: c["name"] for c in category_records()})
 

@@ -1,0 +1,440 @@
+"""Check a COCO JSON, and make of it what can be used."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+
+from project.data.checking.masks import InspectedMask, inspect_mask, is_number
+from project.data.checking.pictures import Header
+from project.data.checking.problems import Problem, Severity
+
+VOC_NAMES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+_PIXEL_TOLERANCE = 1.0
+_SAME_BOX_IOU, _HARDLY_OVERLAPS = 0.9, 0.5
+
+
+@dataclass
+class Inspection:
+    """A COCO JSON that was checked.
+
+    Attributes:
+        problems: in the order of the JSON.
+        content: what is left after the remedies: records with errors are left out, the others are
+            complete. What needs no remedy is the object that was checked, not a copy.
+    """
+
+    problems: list[Problem]
+    content: dict
+
+    @property
+    def has_errors(self) -> bool:
+        return any(problem.severity is Severity.ERROR for problem in self.problems)
+
+
+def inspect_content(content: object, headers: Mapping[str, Header] | None = None) -> Inspection:
+    """Check the content of a COCO JSON.
+
+    Args:
+        headers: of the pictures in the folder, by file name; None to check the JSON alone.
+    """
+    return _Inspector(headers).run(content)
+
+
+class _Inspector:
+    def __init__(self, headers: Mapping[str, Header] | None):
+        self.headers = headers
+        self.problems: list[Problem] = []
+        self.images_left_out: set = set()
+
+    def add(self, kind: str, detail: object = "", **place: object) -> None:
+        self.problems.append(Problem(kind, str(detail), **place))
+
+    def run(self, content: object) -> Inspection:
+        if not isinstance(content, Mapping):
+            self.add("json-type", f"it is a {type(content).__name__}")
+            return Inspection(self.problems, {"images": [], "annotations": [], "categories": []})
+        categories = self._categories(content.get("categories"))
+        images = self._images(content.get("images"))
+        annotations = content.get("annotations")
+        if annotations is None:
+            self.add("annotations-missing")
+        elif not isinstance(annotations, list):
+            self.add("annotations-type", type(annotations).__name__)
+            annotations = []
+        whole = {**content, "categories": categories, "images": images}
+        if annotations is not None:
+            whole["annotations"] = self._annotations(annotations, images, categories)
+            self._counts(whole)
+        return Inspection(self.problems, whole)
+
+    # ---- categories
+
+    def _categories(self, categories: object) -> list[dict]:
+        if not isinstance(categories, list) or not categories:
+            self.add("categories-missing")
+            return []
+        kept = []
+        ids, names = Counter(), Counter()
+        for number, category in enumerate(categories):
+            if not isinstance(category, Mapping):
+                self.add("category-not-an-object", repr(category)[:40])
+                continue
+            category_id, name = category.get("id"), category.get("name")
+            if category_id is None:
+                self.add("category-id-missing", f"number {number}, {name!r}")
+                continue
+            if isinstance(category_id, str) and category_id.lstrip("-").isdecimal():
+                self.add("category-id-text", repr(category_id), category_id=category_id)
+                category_id = int(category_id)
+                category = {**category, "id": category_id}
+            if not _is_integer(category_id):
+                self.add("category-id-type", repr(category_id)[:40], category_id=category_id)
+                continue
+            if not isinstance(name, str) or not name.strip():
+                self.add("category-name-missing", category_id=category_id)
+                continue
+            if ids[category_id]:
+                self.add("category-id-twice", repr(name), category_id=category_id)
+                continue
+            if names[name]:
+                self.add("category-name-twice", repr(name), category_id=category_id)
+            ids[category_id] += 1
+            names[name] += 1
+            kept.append(category)
+        self._category_names(names, sorted(ids))
+        return kept
+
+    def _category_names(self, names: Counter, ids: list[int]) -> None:
+        if ids and ids != list(range(1, len(ids) + 1)):
+            self.add("category-gaps", f"{len(ids)} categories with ids {ids[0]} to {ids[-1]}")
+        if len(names.keys() & set(VOC_NAMES)) * 2 > len(names):
+            # A data set of VOC's classes: another spelling would be a class of its own.
+            plain = {_letters(name): name for name in VOC_NAMES}
+            for name in names.keys() - set(VOC_NAMES):
+                if _letters(name) in plain:
+                    self.add("category-name-voc", f"{name!r}, there {plain[_letters(name)]!r}")
+
+    # ---- images
+
+    def _images(self, images: object) -> list[dict]:
+        if not isinstance(images, list):
+            self.add("images-missing")
+            return []
+        kept = []
+        ids: set = set()
+        files: dict[str, object] = {}
+        for number, image in enumerate(images):
+            if not isinstance(image, Mapping):
+                self.add("image-not-an-object", f"number {number}: {image!r}"[:60])
+                continue
+            name, image_id = image.get("file_name"), image.get("id")
+            place = {"file_name": name if isinstance(name, str) else None, "image_id": image_id}
+            kind = _file_name_defect(name)
+            if image_id is None:
+                self.add("image-id-missing", f"number {number}", **place)
+            elif not (_is_integer(image_id) or isinstance(image_id, str)):
+                self.add("image-id-type", repr(image_id)[:40], **place)
+            elif image_id in ids:
+                self.add("image-id-twice", **place)
+            elif kind is not None:
+                self.add(kind, repr(name)[:80], **place)
+            else:
+                if name in files:
+                    self.add("file-name-twice", f"also image {files[name]}", **place)
+                complete = self._with_size(image, place)
+                if complete is not None:
+                    ids.add(image_id)
+                    files[name] = image_id
+                    kept.append(complete)
+                    continue
+            if isinstance(image_id, (int, str, float)) and image_id not in ids:
+                self.images_left_out.add(image_id)
+        return kept
+
+    def _with_size(self, image: Mapping, place: dict) -> dict | None:
+        """The image with width and height; None where it must be left out."""
+        size = [image.get("width"), image.get("height")]
+        valid = all(_is_size(side) for side in size)
+        header = None
+        if self.headers is not None:
+            header = self.headers.get(image["file_name"], Header(kind="image-missing"))
+            if header.kind is not None:
+                self.add(header.kind, header.detail, **place)
+                return None
+            for kind, detail in header.remarks:
+                self.add(kind, detail, **place)
+        if valid:
+            if header is not None and size != [header.width, header.height]:
+                kind = "image-size-differs"
+                if header.rotated and size == [header.height, header.width]:
+                    kind = "image-exif-size"
+                there = f"{header.width} x {header.height}"
+                self.add(kind, f"JSON {size[0]} x {size[1]}, file {there}", **place)
+                return None
+            if header is not None and header.rotated:
+                self.add("image-exif-rotated", **place)
+            return image
+        if header is None:
+            # Nothing to take it from; with the folder at hand it may be known.
+            self.add("image-size-unknown", f"width {size[0]!r}, height {size[1]!r}", **place)
+            return None
+        kind = "image-size-missing" if None in size else "image-size-invalid"
+        self.add(kind, f"width {size[0]!r}, height {size[1]!r}", **place)
+        return {**image, "width": header.width, "height": header.height}
+
+    # ---- annotations
+
+    def _annotations(self, annotations: list, images: list[dict], categories: list) -> list[dict]:
+        images_by_id = {image["id"]: image for image in images}
+        category_ids = {category["id"] for category in categories}
+        ids = _FreshIds(annotations)
+        seen: dict[int, dict] = {}
+        kept = []
+        for number, annotation in enumerate(annotations):
+            if not isinstance(annotation, Mapping):
+                self.add("annotation-not-an-object", f"number {number}: {annotation!r}"[:60])
+                continue
+            repaired = self._annotation(annotation, images_by_id, category_ids, ids)
+            if repaired is None:
+                continue
+            twin = self._twin(repaired, seen)
+            if twin is not None:
+                place = self._place(repaired, images_by_id)
+                self.add("annotation-duplicate", f"of annotation {twin['id']}", **place)
+                continue
+            kept.append(repaired)
+        return kept
+
+    @staticmethod
+    def _twin(annotation: dict, seen: dict[int, dict]) -> dict | None:
+        """An earlier annotation of the same object; ``seen`` remembers this one."""
+        keys = ("image_id", "category_id", "bbox", "segmentation")
+        key = hash((annotation["image_id"], annotation["category_id"], *annotation["bbox"]))
+        while key in seen:
+            other = seen[key]
+            if all(other[name] == annotation[name] for name in keys):
+                return other
+            key += 1
+        seen[key] = annotation
+        return None
+
+    @staticmethod
+    def _place(annotation: Mapping, images_by_id: Mapping) -> dict:
+        image_id = annotation.get("image_id")
+        try:
+            image = images_by_id.get(image_id, {})
+        except TypeError:  # a list, say
+            image = {}
+        return {
+            "file_name": image.get("file_name"),
+            "image_id": image_id,
+            "annotation_id": annotation.get("id"),
+        }
+
+    def _annotation(
+        self, annotation: Mapping, images: Mapping, categories: set[int], ids: "_FreshIds"
+    ) -> dict | None:
+        """The complete annotation; None where it must be left out."""
+        place = self._place(annotation, images)
+        changes: dict[str, object] = {}
+        image_id = self._known_id(annotation, "image", images, place, changes)
+        category_id = self._known_id(annotation, "category", categories, place, changes)
+        if image_id is None or category_id is None:
+            return None
+        problem, new_id = ids.take(annotation.get("id"))
+        if problem is not None:
+            self.add(problem, f"{annotation.get('id')!r}, now {new_id}"[:60], **place)
+            changes["id"] = new_id
+        image = images[image_id]
+        height, width = image["height"], image["width"]
+        if annotation.get("segmentation") is None:
+            self.add("mask-missing", **place)
+            return None
+        mask = inspect_mask(annotation["segmentation"], height, width)
+        for kind, detail in mask.problems:
+            self.add(kind, detail, **place)
+        if mask.segmentation is None:
+            return None
+        if mask.segmentation is not annotation["segmentation"]:
+            changes["segmentation"] = mask.segmentation
+        for key, problem, value in (
+            *self._crowd(annotation, mask),
+            *_box(annotation, mask, height, width),
+            *_area(annotation, mask),
+        ):
+            self.add(*problem, **place)
+            if value is not None:
+                changes[key] = value
+        return {**annotation, **changes} if changes else annotation
+
+    def _known_id(
+        self, annotation: Mapping, what: str, known, place: dict, changes: dict
+    ) -> object | None:
+        key = f"{what}_id"
+        value = annotation.get(key)
+        if value is None:
+            self.add(f"annotation-{what}-missing", **place)
+            return None
+        if type(value) in (int, str) and value in known:
+            return value
+        for candidate in _readings(value):
+            if candidate in known:
+                if candidate is not value:
+                    self.add(f"annotation-{what}-text", repr(value), **place)
+                    changes[key] = candidate
+                return candidate
+        if what == "image" and any(v in self.images_left_out for v in _readings(value)):
+            return None  # left out with its image, which was named
+        self.add(f"annotation-{what}-unknown", repr(value)[:40], **place)
+        return None
+
+    def _crowd(self, annotation: Mapping, mask: InspectedMask) -> Iterator[tuple]:
+        crowd = annotation.get("iscrowd")
+        if crowd is None:
+            yield "iscrowd", ("crowd-missing",), 0
+        elif crowd not in (0, 1) or isinstance(crowd, bool):
+            yield "iscrowd", ("crowd-invalid", repr(crowd)[:40]), int(crowd in (True, "1", "true"))
+        elif crowd == 1 and isinstance(mask.segmentation, list):
+            yield "iscrowd", ("crowd-polygon",), None
+
+    # ---- the whole
+
+    def _counts(self, content: Mapping) -> None:
+        used = Counter(a["category_id"] for a in content["annotations"])
+        for category in content["categories"]:
+            if category["id"] not in used:
+                detail = repr(category["name"])
+                self.add("category-without-objects", detail, category_id=category["id"])
+        with_objects = {a["image_id"] for a in content["annotations"]}
+        for image in content["images"]:
+            if image["id"] not in with_objects:
+                self.add(
+                    "image-without-objects", file_name=image["file_name"], image_id=image["id"]
+                )
+
+
+class _FreshIds:
+    """Gives annotations ids of their own, keeping those that are good."""
+
+    def __init__(self, annotations: list):
+        given = (a.get("id") for a in annotations if isinstance(a, Mapping))
+        self.next = max((i for i in given if _is_integer(i) and i > 0), default=0) + 1
+        self.taken: set[int] = set()
+
+    def take(self, annotation_id: object) -> tuple[str | None, int]:
+        """What is wrong with the id, if anything, and the id to use."""
+        if annotation_id is None:
+            problem = "annotation-id-missing"
+        elif not _is_integer(annotation_id):
+            problem = "annotation-id-type"
+        elif annotation_id == 0:
+            problem = "annotation-id-zero"
+        elif annotation_id in self.taken:
+            problem = "annotation-id-twice"
+        else:
+            self.taken.add(annotation_id)
+            return None, annotation_id
+        self.next += 1
+        return problem, self.next - 1
+
+
+def _box(annotation: Mapping, mask: InspectedMask, height: int, width: int) -> Iterator[tuple]:
+    """Key, problem and repaired value for "bbox"."""
+    box = annotation.get("bbox")
+    whole = list(mask.box)
+    if box is None:
+        yield "bbox", ("bbox-missing",), whole
+        return
+    if not isinstance(box, list) or len(box) != 4:
+        yield "bbox", ("bbox-shape", repr(box)[:60]), whole
+        return
+    if not all(map(is_number, box)):
+        yield "bbox", ("bbox-not-numbers", repr(box)[:60]), whole
+        return
+    if not all(map(math.isfinite, box)):
+        yield "bbox", ("bbox-nan", str(box)), whole
+        return
+    x, y, w, h = box
+    if w <= 0 or h <= 0:
+        yield "bbox", ("bbox-empty", str(box)), whole
+        return
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        yield "bbox", ("bbox-outside", f"{box} in {width} x {height}"), whole
+        return
+    iou = _iou(box, mask.box)
+    corners = [x, y, w - x, h - y]
+    if iou < _HARDLY_OVERLAPS and w > x and h > y and _iou(corners, mask.box) > _SAME_BOX_IOU:
+        yield "bbox", ("bbox-corners", str(box)), corners
+        return
+    if max(-x, -y, x + w - width, y + h - height) > _PIXEL_TOLERANCE:
+        left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+        cut = [left, top, right - left, bottom - top]
+        yield "bbox", ("bbox-partly-outside", f"{box} in {width} x {height}"), cut
+    elif iou < _HARDLY_OVERLAPS:
+        yield "bbox", ("bbox-differs", f"IoU {iou:.2f}: {box}, mask {whole}"), None
+
+
+def _area(annotation: Mapping, mask: InspectedMask) -> Iterator[tuple]:
+    """Key, problem and repaired value for "area"."""
+    area = annotation.get("area")
+    if area is None:
+        yield "area", ("area-missing",), mask.area
+    elif not is_number(area) or not 0 < area < math.inf:
+        yield "area", ("area-invalid", repr(area)[:40]), mask.area
+    elif mask.area > 1 and not 0.5 < area / mask.area < 2:
+        yield "area", ("area-differs", f"{area:g}, mask {mask.area:g}"), None
+
+
+def _iou(first: list, second: tuple) -> float:
+    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    common = max(width, 0) * max(height, 0)
+    union = first[2] * first[3] + second[2] * second[3] - common
+    return common / union if union > 0 else 0.0
+
+
+def _readings(value: object) -> Iterator[object]:
+    """What an id may mean: itself, or a number for a text, and the other way round."""
+    if _is_integer(value):
+        yield value
+        yield str(value)
+    elif isinstance(value, str):
+        yield value
+        if value.lstrip("-").isdecimal():
+            yield int(value)
+    elif isinstance(value, float) and value.is_integer():
+        yield int(value)
+
+
+def _file_name_defect(name: object) -> str | None:
+    if name is None or name == "":
+        return "file-name-missing"
+    if not isinstance(name, str):
+        return "file-name-type"
+    # Plain names are by far the most.
+    if ("/" in name or "\\" in name or ":" in name or name == "..") and (
+        PurePosixPath(name).is_absolute()
+        or PureWindowsPath(name).anchor
+        or ".." in PureWindowsPath(name).parts
+    ):
+        return "file-name-escapes"
+    return None
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(side: object) -> bool:
+    return _is_integer(side) and side > 0
+
+
+def _letters(name: str) -> str:
+    """For comparison: "Dining table" and "diningtable" are one."""
+    return "".join(character for character in name.lower() if character.isalnum())

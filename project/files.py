@@ -1,0 +1,30 @@
+"""Output files: checked before the work that fills them, written in one step."""
+
+import json
+import os
+from pathlib import Path
+
+from project.errors import UserError
+
+
+def check_output_file(path: str | Path, overwrite: bool) -> None:
+    """Raise :class:`UserError` now if ``path`` could not be written later.
+
+    What stands there is not overwritten unless ``overwrite``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already; choose another name or add --overwrite")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {str(path.parent)!r}")
+
+
+def write_json(content: object, path: str | Path, indent: int | None = None) -> None:
+    """Write ``content`` in one step: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=indent), encoding="utf-8")
+    os.replace(temporary, path)
