@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     from project.checkpoint.conversion import CONVERSIONS, default_target
     from project.checkpoint.reading import find_weights, read_checkpoint
     from project.checkpoint.writing import save_atomically
-    from project.evaluation.detections import check_output_file
+    from project.files import check_output_file
 
     check_output_file(args.output, args.overwrite)
     content = read_checkpoint(find_weights(args.input))
