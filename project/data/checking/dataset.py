@@ -1,7 +1,7 @@
 """Check the data sets of a folder, each by itself and against each other; write a repaired copy."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def check_sets(
 def _compare(checked: list[CheckedSet], decode: bool, progress: bool) -> None:
     """Add to the problems: pictures that are there twice, in one set or in two."""
     paths = {path for one in checked for path in one.pictures()}
-    groups = [sorted(group) for group in same_content(paths)]
+    groups, similar = look_alikes(paths, decode=decode, progress=progress)
     twins = {path: group for group in groups for path in group}
     for one in checked:
         pictures = one.pictures()
@@ -83,13 +83,6 @@ def _compare(checked: list[CheckedSet], decode: bool, progress: bool) -> None:
             here = [path for path in group if path in pictures]
             for path in here[1:]:
                 one.problems.append(_about("image-duplicate", pictures, path, here[0]))
-    similar: list[tuple[Path, Path]] = []
-    if decode:
-        hashes = {
-            path: difference_hash(path)
-            for path in tqdm(sorted(paths), desc="comparing", unit="", disable=not progress)
-        }
-        similar = [p for p in similar_pairs(hashes) if p[1] not in twins.get(p[0], ())]
     for one in checked:
         pictures = one.pictures()
         for first, second in similar:
@@ -109,6 +102,26 @@ def _compare(checked: list[CheckedSet], decode: bool, progress: bool) -> None:
                     if path in test and other in train:
                         problem = _about("image-similar", test, path, other, train_name)
                         by_name[test_name].problems.append(problem)
+
+
+def look_alikes(
+    paths: Iterable[Path], *, decode: bool = True, progress: bool = False
+) -> tuple[list[list[Path]], list[tuple[Path, Path]]]:
+    """Groups of files with the same content, and pairs of others that look the same.
+
+    Args:
+        decode: look for the pairs, which takes the pictures' decoding.
+    """
+    paths = sorted(paths)
+    groups = [sorted(group) for group in same_content(paths)]
+    if not decode:
+        return groups, []
+    hashes = {
+        path: difference_hash(path)
+        for path in tqdm(paths, desc="comparing", unit="", disable=not progress)
+    }
+    twins = {path: group for group in groups for path in group}
+    return groups, [p for p in similar_pairs(hashes) if p[1] not in twins.get(p[0], ())]
 
 
 def _about(

@@ -1,0 +1,88 @@
+#!/usr/bin/env python
+"""Split the training set for validation: pascal_train_split.json and pascal_val.json beside it.
+
+python scripts/split_dataset.py data --share 0.15
+python train_net.py ... DATASETS.TRAIN "('tiny_voc_train_split',)" DATASETS.TEST "('tiny_voc_val',)"
+
+Every class has its share of images in both parts, as nearly as can be; pictures that are, or look,
+the same stay together. The pictures stay where they are.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+from tabulate import tabulate
+
+from project.data.checking.dataset import look_alikes
+from project.data.checking.problems import Severity
+from project.data.checking.report import in_one_line, statistics
+from project.data.coco_json import inspect_dataset
+from project.data.layout import tiny_voc_files
+from project.data.splitting import stratified_split
+from project.errors import UserError, reports_user_errors
+from project.files import check_output_file, write_json
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", help="folder of the data set (DATASETS.ROOT)")
+    parser.add_argument("--share", type=float, default=0.15, help="of the images (default: 0.15)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another split")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier split")
+    return parser
+
+
+@reports_user_errors
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    if not 0 < args.share < 1:
+        raise UserError(f"--share {args.share}: choose a number between 0 and 1")
+    files = tiny_voc_files(Path(args.root))
+    whole, outputs = files["tiny_voc_train"], (files["tiny_voc_train_split"], files["tiny_voc_val"])
+    if not whole.json_file.is_file() or not whole.image_root.is_dir():
+        raise UserError(f"{args.root} has no {whole.json_file.name} with {whole.image_root.name}/")
+    for output in outputs:
+        check_output_file(output.json_file, args.overwrite)
+    inspection = inspect_dataset(whole.json_file, whole.image_root, progress=True)
+    errors = [p for p in inspection.problems if p.severity is Severity.ERROR]
+    if errors:
+        raise UserError(
+            f"{whole.json_file}: {in_one_line(errors)}; python scripts/check_dataset.py says more"
+        )
+    content = inspection.content
+    ids = {whole.image_root / image["file_name"]: image["id"] for image in content["images"]}
+    if len(ids) < 2:
+        raise UserError(f"{whole.json_file}: {len(ids)} image(s) cannot be split")
+    same, similar = look_alikes(ids, progress=True)
+    together = [(group[0], other) for group in same for other in group[1:]] + similar
+    classes: dict[object, set] = {image["id"]: set() for image in content["images"]}
+    for annotation in content.get("annotations", []):
+        classes[annotation["image_id"]].add(annotation["category_id"])
+    pairs = [(ids[first], ids[second]) for first, second in together]
+    chosen = stratified_split(classes, args.share, args.seed, pairs)
+
+    counts: dict[str, list] = defaultdict(list)
+    for output, is_val in zip(outputs, (False, True), strict=True):
+        part = {
+            **content,
+            "images": [x for x in content["images"] if (x["id"] in chosen) is is_val],
+            "annotations": [
+                x for x in content.get("annotations", []) if (x["image_id"] in chosen) is is_val
+            ],
+        }
+        write_json(part, output.json_file)
+        numbers = statistics(part)
+        print(f"{output.json_file}: {numbers['images']} images, {numbers['objects']} objects")
+        for name, values in numbers["categories"].items():
+            counts[name] += [values["images"], values["objects"]]
+    headers = ["category", "training images", "objects", "validation images", "objects"]
+    print(tabulate([[name, *values] for name, values in counts.items()], headers=headers))
+    if together:
+        print(f"{len(together)} pair(s) of pictures that are, or look, the same stay together")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""A validation split has every class on both sides, and no picture twice."""
+
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from project.data.splitting import stratified_split
+from scripts import split_dataset
+
+IMAGES = st.dictionaries(
+    st.integers(0, 500), st.sets(st.integers(0, 9), max_size=3), min_size=2, max_size=120
+)
+
+
+@given(IMAGES, st.sampled_from([0.1, 0.2, 0.5]), st.integers(0, 5))
+def test_the_share_is_kept_and_the_seed_decides(classes, share, seed):
+    chosen = stratified_split(classes, share, seed)
+    assert chosen <= classes.keys()
+    assert chosen == stratified_split(classes, share, seed)
+    # Rare classes ask for an image each; beyond these the share is the one wanted.
+    assert abs(len(chosen) - share * len(classes)) <= 10
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=8), st.integers(0, 5))
+def test_each_class_has_its_share_and_a_rare_one_is_on_both_sides(sizes, seed):
+    """One class an image: then nothing stands in the way."""
+    classes = {(k, i): {k} for k, size in enumerate(sizes) for i in range(size)}
+    chosen = stratified_split(classes, 0.2, seed)
+    for k, size in enumerate(sizes):
+        number = sum(image[0] == k for image in chosen)
+        assert 1 <= number <= size - 1
+        assert abs(number - max(0.2 * size, 1)) <= 1
+
+
+@given(IMAGES, st.integers(0, 5), st.data())
+def test_what_belongs_together_stays_together(classes, seed, data):
+    image = st.sampled_from(sorted(classes))
+    pairs = data.draw(st.lists(st.tuples(image, image), max_size=20))
+    chosen = stratified_split(classes, 0.3, seed, pairs)
+    assert all((first in chosen) == (second in chosen) for first, second in pairs)
+
+
+def test_the_program_splits_the_generated_set(generated_root, tmp_path, capsys):
+    root = tmp_path / "root"
+    shutil.copytree(generated_root, root)
+    content = json.loads((root / "pascal_train.json").read_text())
+    # The same picture again, a little darker, under another name.
+    first = content["images"][0]
+    picture = Image.open(root / "train_images" / first["file_name"])
+    picture.point(lambda value: int(value * 0.95)).save(root / "train_images/darker.jpg")
+    content["images"].append({**first, "id": 99999, "file_name": "darker.jpg"})
+    (root / "pascal_train.json").write_text(json.dumps(content))
+    split_dataset.main([str(root), "--share", "0.3"])
+    parts = [
+        json.loads((root / name).read_text())
+        for name in ("pascal_train_split.json", "pascal_val.json")
+    ]
+    ids = [{image["id"] for image in part["images"]} for part in parts]
+    assert not ids[0] & ids[1] and len(ids[0] | ids[1]) == 13 and len(ids[1]) in (3, 4, 5)
+    assert any({first["id"], 99999} <= one for one in ids)
+    for part, images in zip(parts, ids, strict=True):
+        assert {a["image_id"] for a in part["annotations"]} <= images
+    assert sum(len(p["annotations"]) for p in parts) == len(content["annotations"])
+    assert "stay together" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        split_dataset.main([str(root)])
+    assert ended.value.code == 2 and "--overwrite" in capsys.readouterr().err
