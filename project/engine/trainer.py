@@ -235,6 +235,7 @@ class Trainer(DefaultTrainer):
             self.cfg, self._records, seed=self._trainer.seed, start=self.start_iter
         )
         self._trainer.batches = iter(loader)
+        self._records = []  # the loader has them, in less memory
         try:
             results = super().train()
         except StopTraining as stop:
