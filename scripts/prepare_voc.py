@@ -5,8 +5,8 @@ python scripts/prepare_voc.py VOCtrainval_11-May-2012.tar data
 python scripts/prepare_voc.py VOCdevkit/VOC2012 data --train-set train --test-set val
 
 The masks are those of SegmentationObject, to the pixel: polygons along pixel edges, or an RLE where
-a mask has holes. The void border belongs to no object. The kit is that of PASCAL VOC's site, or what
-torchvision.datasets.VOCSegmentation(..., download=True) leaves.
+a mask has holes. The void border belongs to no object. The kit is that of PASCAL VOC's own site, or
+what torchvision.datasets.VOCSegmentation(..., download=True) leaves.
 """
 
 import argparse
