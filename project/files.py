@@ -21,6 +21,12 @@ def check_output_file(path: str | Path, overwrite: bool) -> None:
         raise UserError(f"{path}: there is no folder {str(path.parent)!r}")
 
 
+def require_new_folder(path: Path) -> None:
+    """Raise :class:`UserError` unless ``path`` is a folder that is not there yet, or is empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is not an empty folder; choose one that is not there yet")
+
+
 def write_json(content: object, path: str | Path, indent: int | None = None) -> None:
     """Write ``content`` in one step: a reader sees the old file or the whole new one."""
     path = Path(path)

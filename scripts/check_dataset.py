@@ -10,13 +10,11 @@ Exit code 1 where there are errors, which training refuses.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from project.data.checking.dataset import (
     check_sets,
-    has_errors,
     problem_to_json,
     write_repaired,
 )
@@ -24,6 +22,7 @@ from project.data.checking.problems import Severity
 from project.data.checking.report import class_table, problem_table, statistics
 from project.data.layout import DatasetFiles, tiny_voc_files
 from project.errors import UserError, reports_user_errors
+from project.files import write_json
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
             }
             for one in checked
         }
-        Path(args.json).write_text(json.dumps(report, indent=2, default=str))
+        write_json(report, args.json, indent=2)
     if args.fix:
         write_repaired(checked, root, Path(args.fix))
         print(f"\nThe repaired copy is {args.fix}; changes.json there lists what was changed")
@@ -88,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         for problem in one.problems:
             counts[problem.severity] += 1
     print("\n" + ", ".join(f"{number} {s.value}s" for s, number in counts.items()))
-    sys.exit(1 if has_errors(checked) else 0)
+    sys.exit(1 if counts[Severity.ERROR] else 0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from project.data.checking.inspection import VOC_NAMES
 from project.data.segmentation import compressed_rle, polygons
 from project.data.voc_devkit import VOCDevkit
 from project.errors import UserError, reports_user_errors
-from project.files import write_json
+from project.files import require_new_folder, write_json
 
 CATEGORIES = [{"id": i, "name": name} for i, name in enumerate(VOC_NAMES, start=1)]
 
@@ -46,8 +46,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{len(both)} picture(s) are in {args.train_set} and in {args.test_set}"
             f" ({min(both)}, ...): choose lists without common pictures"
         )
-    if args.root.exists() and (not args.root.is_dir() or any(args.root.iterdir())):
-        raise UserError(f"{args.root} is not empty; choose another folder")
+    require_new_folder(args.root)
     first_id = 1
     for split, json_name in (("train", "pascal_train.json"), ("test", "test_annotations.json")):
         content = write_split(kit, names[split], args.root / f"{split}_images", first_id)

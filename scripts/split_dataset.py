@@ -15,7 +15,6 @@ from pathlib import Path
 from tabulate import tabulate
 
 from project.data.checking.dataset import look_alikes
-from project.data.checking.problems import Severity
 from project.data.checking.report import in_one_line, statistics
 from project.data.coco_json import inspect_dataset
 from project.data.layout import tiny_voc_files
@@ -47,10 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     for output in outputs:
         check_output_file(output.json_file, args.overwrite)
     inspection = inspect_dataset(whole.json_file, whole.image_root, progress=True)
-    errors = [p for p in inspection.problems if p.severity is Severity.ERROR]
-    if errors:
+    if inspection.errors:
         raise UserError(
-            f"{whole.json_file}: {in_one_line(errors)}; python scripts/check_dataset.py says more"
+            f"{whole.json_file}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py"
+            " says more"
         )
     content = inspection.content
     ids = {whole.image_root / image["file_name"]: image["id"] for image in content["images"]}

@@ -66,8 +66,9 @@ def periodic_checkpoints(output_dir: str | Path) -> list[Path]:
     """``model_0000123.pth`` and so on in a run's directory, the newest first, damaged ones last."""
     found = Path(output_dir).glob("model_*.pth")
     numbered = [path for path in found if re.fullmatch(r"model_\d+", path.stem)]
-    numbered.sort(key=iteration_of, reverse=True)
-    return sorted(numbered, key=pictures_seen, reverse=True)
+    return sorted(
+        numbered, key=lambda path: (pictures_seen(path), iteration_of(path)), reverse=True
+    )
 
 
 def iteration_of(path: Path) -> int:

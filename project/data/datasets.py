@@ -150,9 +150,9 @@ def require_sound(files: DatasetFiles, skip_bad: bool) -> None:
     Raises:
         UserError: it has errors.
     """
-    problems = inspect_dataset(files.json_file, files.image_root).problems
-    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
-    warnings = [problem for problem in problems if problem.severity is Severity.WARNING]
+    inspection = inspect_dataset(files.json_file, files.image_root)
+    errors = inspection.errors
+    warnings = [p for p in inspection.problems if p.severity is Severity.WARNING]
     if warnings:
         logger.warning(f"Data set {files.name!r}, repaired when loaded: {in_one_line(warnings)}")
     if errors and not skip_bad:

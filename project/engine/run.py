@@ -77,22 +77,22 @@ def prepare(cfg: CfgNode, job: Job) -> None:
     if job.submission:
         check_output_file(job.submission, job.overwrite)
         name = submission_set(cfg)
-        require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
+        _require_sound(cfg, name)
     elif job.eval_only:
         if not cfg.DATASETS.TEST:
             raise UserError("--eval-only: DATASETS.TEST names no data set")
         for name in cfg.DATASETS.TEST:
             _require_annotations(cfg, name)
-            require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
+            _require_sound(cfg, name)
     else:
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name)
-            require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
+            _require_sound(cfg, name)
             if cfg.INPUT.MASK_FORMAT == "polygon":
                 require_polygons(require_dataset(cfg, name))
         cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
         for name in cfg.DATASETS.TEST:
-            require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
+            _require_sound(cfg, name)
     categories = _categories(cfg, job)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)
@@ -207,6 +207,10 @@ def _categories(cfg: CfgNode, job: Job) -> Categories:
 
 def _first_names(names: Sequence[str], shown: int = 4) -> str:
     return f"{len(names)} classes ({', '.join(names[:shown])}{', ...' * (len(names) > shown)})"
+
+
+def _require_sound(cfg: CfgNode, name: str) -> None:
+    require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
 
 
 def _require_annotations(cfg: CfgNode, name: str) -> None:

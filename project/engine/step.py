@@ -85,10 +85,8 @@ class TrainStep(SimpleTrainer):
         parts = [batch[first : first + size] for first in range(0, len(batch), size)]
         sums: dict[str, torch.Tensor] = {}
         for part in parts:
-            is_last = part is parts[-1]
             # Gradients are averaged over the processes once, with the last part.
-            distributed_model = isinstance(self.model, DistributedDataParallel)
-            waits = distributed_model and not is_last
+            waits = isinstance(self.model, DistributedDataParallel) and part is not parts[-1]
             with (
                 torch.autograd.set_detect_anomaly(self.detect_anomaly),
                 self.model.no_sync() if waits else nullcontext(),

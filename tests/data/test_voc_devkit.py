@@ -72,7 +72,7 @@ def test_the_maps_come_back_bit_for_bit(kit, tmp_path, place):
         ("test_annotations.json", "test_images", "val"),
     ):
         inspection = inspect_dataset(root / json_name, root / folder)
-        assert not inspection.has_errors
+        assert not inspection.errors
         content = json.loads((root / json_name).read_text())
         assert [image["file_name"] for image in content["images"]] == [
             f"{name}.jpg" for name in NAMES[set_name]

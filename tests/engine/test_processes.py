@@ -19,6 +19,7 @@ from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.engine.launch import Processes
 from project.errors import UserError
 from tests.helpers import REPOSITORY, SMALL_CONFIG
+from tests.tools.kill_and_resume import wait_for
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
@@ -157,14 +158,6 @@ def test_two_processes_resume_bit_for_bit_after_a_signal(root, tmp_path):
     finish(start([*command, "--resume", *words, "DATALOADER.NUM_WORKERS", "1"]))
     parts = read_checkpoint(newest_checkpoint(str(tmp_path / "parts")))["model"]
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
-
-
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.slow

@@ -39,7 +39,8 @@ def wait_for(condition, process: subprocess.Popen, pause: float = 0.05) -> None:
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            raise AssertionError(f"no progress: {process.communicate()[1][-2000:]}")
+            output = "".join(filter(None, process.communicate()))
+            raise AssertionError(f"no progress: {output[-2000:]}")
         time.sleep(pause)
 
 

@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from project.data.checking.inspection import Inspection
 from project.data.checking.pictures import difference_hash, same_content, similar_pairs
-from project.data.checking.problems import KINDS, Problem, Severity
+from project.data.checking.problems import KINDS, Problem
 from project.data.coco_json import inspect_dataset
 from project.data.layout import DatasetFiles
 from project.errors import UserError
-from project.files import write_json
+from project.files import require_new_folder, write_json
 
 # Sets that must have no picture in common.
 _APART = (
@@ -77,31 +77,26 @@ def _compare(checked: list[CheckedSet], decode: bool, progress: bool) -> None:
     paths = {path for one in checked for path in one.pictures()}
     groups, similar = look_alikes(paths, decode=decode, progress=progress)
     twins = {path: group for group in groups for path in group}
-    for one in checked:
-        pictures = one.pictures()
+    sets = {one.files.name: (one.pictures(), one.problems) for one in checked}
+    for pictures, problems in sets.values():
         for group in groups:
             here = [path for path in group if path in pictures]
             for path in here[1:]:
-                one.problems.append(_about("image-duplicate", pictures, path, here[0]))
-    for one in checked:
-        pictures = one.pictures()
+                problems.append(_about("image-duplicate", pictures, path, here[0]))
         for first, second in similar:
             if first in pictures and second in pictures:
-                one.problems.append(_about("image-similar", pictures, second, first))
-    by_name = {one.files.name: one for one in checked}
+                problems.append(_about("image-similar", pictures, second, first))
     for train_name, test_name in _APART:
-        if train_name in by_name and test_name in by_name:
-            train, test = by_name[train_name].pictures(), by_name[test_name].pictures()
-            for path in test:
-                for twin in twins.get(path, [path]):
-                    if twin in train:
-                        problem = _about("image-in-two-sets", test, path, twin, train_name)
-                        by_name[test_name].problems.append(problem)
-            for pair in similar:
-                for path, other in (pair, pair[::-1]):
-                    if path in test and other in train:
-                        problem = _about("image-similar", test, path, other, train_name)
-                        by_name[test_name].problems.append(problem)
+        if train_name not in sets or test_name not in sets:
+            continue
+        train, _ = sets[train_name]
+        test, problems = sets[test_name]
+        same = [(path, twin) for path in test for twin in twins.get(path, [path])]
+        alike = [pair for one in similar for pair in (one, one[::-1])]
+        for kind, pairs in (("image-in-two-sets", same), ("image-similar", alike)):
+            for path, other in pairs:
+                if path in test and other in train:
+                    problems.append(_about(kind, test, path, other, train_name))
 
 
 def look_alikes(
@@ -143,8 +138,7 @@ def write_repaired(checked: list[CheckedSet], root: Path, output: Path) -> None:
     Raises:
         UserError: ``output`` is not empty, or a set is not in ``root``.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--fix {output}: choose a folder that is not there yet, or is empty")
+    require_new_folder(output)
     copies: dict[Path, Path] = {}
     changes = {}
     for one in checked:
@@ -173,8 +167,3 @@ def problem_to_json(problem: Problem) -> dict:
     """Plain data, without what is empty."""
     values = {"severity": problem.severity.value, **vars(problem)}
     return {key: value for key, value in values.items() if value not in (None, "")}
-
-
-def has_errors(checked: list[CheckedSet]) -> bool:
-    """Whether training would refuse one of the sets."""
-    return any(p.severity is Severity.ERROR for one in checked for p in one.problems)

@@ -1,12 +1,12 @@
 """Check a COCO JSON, and make of it what can be used."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
-from project.data.checking.masks import InspectedMask, inspect_mask, is_number
+from project.data.checking.boxes import inspect_area, inspect_box
+from project.data.checking.masks import InspectedMask, inspect_mask
 from project.data.checking.pictures import Header
 from project.data.checking.problems import Problem, Severity
 
@@ -15,8 +15,6 @@ VOC_NAMES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
-_PIXEL_TOLERANCE = 1.0
-_SAME_BOX_IOU, _HARDLY_OVERLAPS = 0.9, 0.5
 
 
 @dataclass
@@ -33,21 +31,23 @@ class Inspection:
     content: dict
 
     @property
-    def has_errors(self) -> bool:
-        return any(problem.severity is Severity.ERROR for problem in self.problems)
+    def errors(self) -> list[Problem]:
+        """What training refuses."""
+        return [problem for problem in self.problems if problem.severity is Severity.ERROR]
 
 
-def inspect_content(content: object, headers: Mapping[str, Header] | None = None) -> Inspection:
+def inspect_content(content: Mapping, headers: Mapping[str, Header]) -> Inspection:
     """Check the content of a COCO JSON.
 
     Args:
-        headers: of the pictures in the folder, by file name; None to check the JSON alone.
+        content: with a list of "images"; all the rest is checked here.
+        headers: of the pictures in the folder, by file name.
     """
     return _Inspector(headers).run(content)
 
 
 class _Inspector:
-    def __init__(self, headers: Mapping[str, Header] | None):
+    def __init__(self, headers: Mapping[str, Header]):
         self.headers = headers
         self.problems: list[Problem] = []
         self.images_left_out: set = set()
@@ -55,12 +55,9 @@ class _Inspector:
     def add(self, kind: str, detail: object = "", **place: object) -> None:
         self.problems.append(Problem(kind, str(detail), **place))
 
-    def run(self, content: object) -> Inspection:
-        if not isinstance(content, Mapping):
-            self.add("json-type", f"it is a {type(content).__name__}")
-            return Inspection(self.problems, {"images": [], "annotations": [], "categories": []})
+    def run(self, content: Mapping) -> Inspection:
         categories = self._categories(content.get("categories"))
-        images = self._images(content.get("images"))
+        images = self._images(content["images"])
         annotations = content.get("annotations")
         if annotations is None:
             self.add("annotations-missing")
@@ -122,10 +119,7 @@ class _Inspector:
 
     # ---- images
 
-    def _images(self, images: object) -> list[dict]:
-        if not isinstance(images, list):
-            self.add("images-missing")
-            return []
+    def _images(self, images: list) -> list[dict]:
         kept = []
         ids: set = set()
         files: dict[str, object] = {}
@@ -159,34 +153,29 @@ class _Inspector:
 
     def _with_size(self, image: Mapping, place: dict) -> dict | None:
         """The image with width and height; None where it must be left out."""
-        size = [image.get("width"), image.get("height")]
-        valid = all(_is_size(side) for side in size)
-        header = None
-        if self.headers is not None:
-            header = self.headers.get(image["file_name"], Header(kind="image-missing"))
-            if header.kind is not None:
-                self.add(header.kind, header.detail, **place)
-                return None
-            for kind, detail in header.remarks:
-                self.add(kind, detail, **place)
-        if valid:
-            if header is not None and size != [header.width, header.height]:
-                kind = "image-size-differs"
-                if header.rotated and size == [header.height, header.width]:
-                    kind = "image-exif-size"
-                there = f"{header.width} x {header.height}"
-                self.add(kind, f"JSON {size[0]} x {size[1]}, file {there}", **place)
-                return None
-            if header is not None and header.rotated:
-                self.add("image-exif-rotated", **place)
-            return image
-        if header is None:
-            # Nothing to take it from; with the folder at hand it may be known.
-            self.add("image-size-unknown", f"width {size[0]!r}, height {size[1]!r}", **place)
+        header = self.headers.get(image["file_name"], Header(kind="image-missing"))
+        if header.kind is not None:
+            self.add(header.kind, header.detail, **place)
             return None
-        kind = "image-size-missing" if None in size else "image-size-invalid"
-        self.add(kind, f"width {size[0]!r}, height {size[1]!r}", **place)
-        return {**image, "width": header.width, "height": header.height}
+        for kind, detail in header.remarks:
+            self.add(kind, detail, **place)
+        size = [image.get("width"), image.get("height")]
+        if not all(_is_size(side) for side in size):
+            kind = "image-size-missing" if None in size else "image-size-invalid"
+            self.add(kind, f"width {size[0]!r}, height {size[1]!r}", **place)
+            return {**image, "width": header.width, "height": header.height}
+        if size != [header.width, header.height]:
+            before_rotation = header.rotated and size == [header.height, header.width]
+            there = f"{header.width} x {header.height}"
+            self.add(
+                "image-exif-size" if before_rotation else "image-size-differs",
+                f"JSON {size[0]} x {size[1]}, file {there}",
+                **place,
+            )
+            return None
+        if header.rotated:
+            self.add("image-exif-rotated", **place)
+        return image
 
     # ---- annotations
 
@@ -265,8 +254,8 @@ class _Inspector:
             changes["segmentation"] = mask.segmentation
         for key, problem, value in (
             *self._crowd(annotation, mask),
-            *_box(annotation, mask, height, width),
-            *_area(annotation, mask),
+            *inspect_box(annotation, mask, height, width),
+            *inspect_area(annotation, mask),
         ):
             self.add(*problem, **place)
             if value is not None:
@@ -342,61 +331,6 @@ class _FreshIds:
             return None, annotation_id
         self.next += 1
         return problem, self.next - 1
-
-
-def _box(annotation: Mapping, mask: InspectedMask, height: int, width: int) -> Iterator[tuple]:
-    """Key, problem and repaired value for "bbox"."""
-    box = annotation.get("bbox")
-    whole = list(mask.box)
-    if box is None:
-        yield "bbox", ("bbox-missing",), whole
-        return
-    if not isinstance(box, list) or len(box) != 4:
-        yield "bbox", ("bbox-shape", repr(box)[:60]), whole
-        return
-    if not all(map(is_number, box)):
-        yield "bbox", ("bbox-not-numbers", repr(box)[:60]), whole
-        return
-    if not all(map(math.isfinite, box)):
-        yield "bbox", ("bbox-nan", str(box)), whole
-        return
-    x, y, w, h = box
-    if w <= 0 or h <= 0:
-        yield "bbox", ("bbox-empty", str(box)), whole
-        return
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        yield "bbox", ("bbox-outside", f"{box} in {width} x {height}"), whole
-        return
-    iou = _iou(box, mask.box)
-    corners = [x, y, w - x, h - y]
-    if iou < _HARDLY_OVERLAPS and w > x and h > y and _iou(corners, mask.box) > _SAME_BOX_IOU:
-        yield "bbox", ("bbox-corners", str(box)), corners
-        return
-    if max(-x, -y, x + w - width, y + h - height) > _PIXEL_TOLERANCE:
-        left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
-        cut = [left, top, right - left, bottom - top]
-        yield "bbox", ("bbox-partly-outside", f"{box} in {width} x {height}"), cut
-    elif iou < _HARDLY_OVERLAPS:
-        yield "bbox", ("bbox-differs", f"IoU {iou:.2f}: {box}, mask {whole}"), None
-
-
-def _area(annotation: Mapping, mask: InspectedMask) -> Iterator[tuple]:
-    """Key, problem and repaired value for "area"."""
-    area = annotation.get("area")
-    if area is None:
-        yield "area", ("area-missing",), mask.area
-    elif not is_number(area) or not 0 < area < math.inf:
-        yield "area", ("area-invalid", repr(area)[:40]), mask.area
-    elif mask.area > 1 and not 0.5 < area / mask.area < 2:
-        yield "area", ("area-differs", f"{area:g}, mask {mask.area:g}"), None
-
-
-def _iou(first: list, second: tuple) -> float:
-    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    common = max(width, 0) * max(height, 0)
-    union = first[2] * first[3] + second[2] * second[3] - common
-    return common / union if union > 0 else 0.0
 
 
 def _readings(value: object) -> Iterator[object]:

@@ -61,7 +61,6 @@ KINDS: dict[str, Kind] = {
         file_name_missing="an image has no file name",
         file_name_type="an image's file name is no text",
         file_name_escapes="a file name leads out of the image folder",
-        image_size_unknown="neither the JSON nor the file says how large a picture is",
     ),
     "file-name-twice": Kind(Severity.WARNING, "two images have one file"),
     "image-size-missing": Kind(Severity.WARNING, "no width or height", "taken from the file"),
@@ -155,11 +154,7 @@ KINDS: dict[str, Kind] = {
         Severity.NOTE, "a polygon leaves the picture; masks are cut off"
     ),
     # ---- the whole
-    **_errors(
-        json_type="the JSON is no object",
-        images_missing="there is no list of images",
-        annotations_type="annotations is no list",
-    ),
+    **_errors(annotations_type="annotations is no list"),
     "annotations-missing": Kind(Severity.NOTE, "there are no annotations: for export only"),
 }
 

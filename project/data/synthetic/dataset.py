@@ -11,6 +11,7 @@ from project.data.segmentation import compressed_rle, polygons, uncompressed_rle
 from project.data.synthetic.scene import Scene, render_scene
 from project.data.synthetic.shapes import CLASS_NAMES
 from project.errors import UserError
+from project.files import write_json
 
 VERSION = 1
 _JPEG_QUALITY = 92
@@ -54,10 +55,10 @@ def generate_dataset(
     with tqdm(total=total, desc="generating", unit="picture", disable=not progress) as bar:
         train = _write_split(root / "train_images", seed, "train", num_train, bar)
         test = _write_split(root / "test_images", seed, "test", num_test, bar)
-    _write_json(root / "pascal_train.json", train)
-    _write_json(root / "test_annotations.json", test)
-    _write_json(root / "test.json", {k: test[k] for k in ("images", "categories")})
-    _write_json(marker, recipe)  # last: without it the data set is not complete
+    write_json(train, root / "pascal_train.json")
+    write_json(test, root / "test_annotations.json")
+    write_json({k: test[k] for k in ("images", "categories")}, root / "test.json")
+    write_json(recipe, marker)  # last: without it the data set is not complete
 
 
 def _check_numbers(num_train: int, num_test: int, seed: int) -> None:
@@ -145,7 +146,3 @@ def category_records() -> list[dict]:
         {"supercategory": name, "name": name, "id": number}
         for number, name in enumerate(CLASS_NAMES, start=1)
     ]
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content))
