@@ -47,6 +47,25 @@ def add_project_config(cfg: CfgNode) -> None:
     # Resize pictures with "pillow" (antialiased) or "opencv" (not).
     cfg.INPUT.RESIZE_BACKEND = "pillow"
 
+    # ---- augmentation of small data sets (docs/data.md); INPUT.CROP is Detectron2's
+    # Brightness, contrast and saturation times 1 - x to 1 + x, hue turned by -x to x circles.
+    cfg.INPUT.COLOR_JITTER = CfgNode()
+    cfg.INPUT.COLOR_JITTER.ENABLED = False
+    cfg.INPUT.COLOR_JITTER.BRIGHTNESS = 0.4
+    cfg.INPUT.COLOR_JITTER.CONTRAST = 0.4
+    cfg.INPUT.COLOR_JITTER.SATURATION = 0.4
+    cfg.INPUT.COLOR_JITTER.HUE = 0.05
+    # Large-scale jitter, instead of MIN_SIZE_TRAIN and MAX_SIZE_TRAIN: fitted into a square of SIZE
+    # pixels, times a scale, cropped to the square.
+    cfg.INPUT.LSJ = CfgNode()
+    cfg.INPUT.LSJ.ENABLED = False
+    cfg.INPUT.LSJ.SIZE = 1024
+    cfg.INPUT.LSJ.MIN_SCALE = 0.1
+    cfg.INPUT.LSJ.MAX_SCALE = 2.0
+    # How often objects of another picture are pasted in; needs MODEL.MASK_ON and bit-masks.
+    cfg.INPUT.COPY_PASTE = CfgNode()
+    cfg.INPUT.COPY_PASTE.PROBABILITY = 0.0
+
     # ---- weights
     # Take from MODEL.WEIGHTS what fits, where it does not fill all that it should: fine-tuning a
     # detector on other classes, say. What was left is always printed.

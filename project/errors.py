@@ -8,6 +8,11 @@ from collections.abc import Callable, Sequence
 class UserError(Exception):
     """A mistake of the user: its message says in one line what is wrong, where, and what to do."""
 
+    def __init__(self, message: str):
+        # From a data-loading worker, torch makes the exception anew with the whole traceback for a
+        # message; what the worker said is the end of it.
+        super().__init__(message.rpartition(f"{__name__}.UserError: ")[2].rstrip())
+
 
 class MissingDependencyError(UserError, ImportError):
     """A package that the project cannot do without is not installed."""

@@ -1,68 +1,116 @@
-"""What is done to a picture before the model sees it: resizing and flipping."""
+"""What is done to pictures and masks before the model sees them, as a config says."""
 
-import cv2
+from functools import partial
+
 import numpy as np
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation
+from torchvision.transforms import v2
 
-from project.errors import require_choice
+from project.data.transforms import RESIZE_BACKENDS, WithOpenCV
+from project.errors import UserError, require_choice
 
-RESIZE_BACKENDS = ("pillow", "opencv")
 
+class ColorJitter(T.Augmentation):
+    """Brightness, contrast, saturation and hue at random, with torchvision's ``ColorJitter``.
 
-class OpenCVResizeTransform(T.ResizeTransform):
-    """Detectron2's ``ResizeTransform`` with OpenCV's bilinear, which does not antialias.
+    After "Some improvements on deep convolutional neural network based image classification"
+    (Howard 2013) and SSD (Liu et al. 2016).
 
-    mmdetection resizes so, and models trained with the one lose a little with the other.
+    Args:
+        brightness, contrast, saturation: factors are drawn from [max(0, 1 - x), 1 + x].
+        hue: turns of the colour circle are drawn from [-x, x]; at most 0.5.
+        image_format: of the pictures, "RGB" or "BGR".
     """
 
-    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """
-        Args:
-            img: uint8 or float, shape (H, W) or (H, W, C).
-            interp: Pillow's constant for masks, None for pictures.
-
-        Returns:
-            The same dtype, shape (new_h, new_w) or (new_h, new_w, C).
-        """
-        if interp is not None:
-            # Masks: Pillow's nearest neighbour is centred, OpenCV's is off by half a pixel.
-            return super().apply_image(img, interp)
-        resized = cv2.resize(img, (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
-        # OpenCV drops an axis of length 1.
-        return resized.reshape(self.new_h, self.new_w, *img.shape[2:])
-
-    def inverse(self) -> "OpenCVResizeTransform":
-        """The transform back to the original size."""
-        return OpenCVResizeTransform(self.new_h, self.new_w, self.h, self.w)
-
-
-class OpenCVResizeShortestEdge(T.ResizeShortestEdge):
-    """Detectron2's ``ResizeShortestEdge`` with OpenCV's bilinear."""
+    def __init__(
+        self,
+        brightness: float,
+        contrast: float,
+        saturation: float,
+        hue: float,
+        image_format: str = "RGB",
+    ):
+        super().__init__()
+        self.jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        self.image_format = image_format
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         """See ``Augmentation``."""
-        transform = super().get_transform(image)
-        if not isinstance(transform, T.ResizeTransform):
-            return transform  # size 0 asks for none
-        return OpenCVResizeTransform(transform.h, transform.w, transform.new_h, transform.new_w)
+        jitter = self.jitter
+        order, *strengths = jitter.get_params(
+            jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
+        )
+        return T.ColorTransform(partial(self._adjust, order.tolist(), strengths))
+
+    def _adjust(
+        self, order: list[int], strengths: list[float | None], image: np.ndarray
+    ) -> np.ndarray:
+        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        is_bgr = self.image_format == "BGR"
+        picture = picture.flip(0) if is_bgr else picture
+        for index in order:
+            if strengths[index] is not None:
+                picture = _ADJUST[index](picture, strengths[index])
+        picture = picture.flip(0) if is_bgr else picture
+        return picture.permute(1, 2, 0).contiguous().numpy()
 
 
-def build_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
-    """Detectron2's ``DatasetMapper``, resizing with ``cfg.INPUT.RESIZE_BACKEND``."""
-    require_choice("INPUT.RESIZE_BACKEND", cfg.INPUT.RESIZE_BACKEND, RESIZE_BACKENDS)
-    arguments = DatasetMapper.from_config(cfg, is_train)
-    if cfg.INPUT.RESIZE_BACKEND == "opencv":
-        arguments["augmentations"] = [_with_opencv(a) for a in arguments["augmentations"]]
-    return DatasetMapper(**arguments)
+# In the order of torchvision's ColorJitter.get_params.
+_ADJUST = (
+    v2.functional.adjust_brightness,
+    v2.functional.adjust_contrast,
+    v2.functional.adjust_saturation,
+    v2.functional.adjust_hue,
+)
 
 
-def _with_opencv(augmentation: T.Augmentation) -> T.Augmentation:
-    if not isinstance(augmentation, T.ResizeShortestEdge):
-        return augmentation
-    return OpenCVResizeShortestEdge(
-        augmentation.short_edge_length,
-        augmentation.max_size,
-        "range" if augmentation.is_range else "choice",
-    )
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """In training colours, crop, size and flip, of which a config chooses; else only the size.
+
+    - ``INPUT.COLOR_JITTER``: :class:`ColorJitter`, on the small picture that the file holds.
+    - ``INPUT.CROP``: Detectron2's ``RandomCrop``.
+    - the short side drawn from ``INPUT.MIN_SIZE_TRAIN``; or ``INPUT.LSJ``, large-scale jitter
+      (Ghiasi et al. 2021, section 3.2): fitted into a square, times a random scale, and what is
+      larger than the square cropped. What is smaller is not padded here, as the model does that.
+    - ``INPUT.RANDOM_FLIP``.
+
+    Raises:
+        UserError: a key has a value that cannot be.
+    """
+    keys = cfg.INPUT
+    require_choice("INPUT.RESIZE_BACKEND", keys.RESIZE_BACKEND, RESIZE_BACKENDS)
+    augmentations = build_augmentation(cfg, is_train)
+    if is_train:
+        if keys.LSJ.ENABLED:
+            augmentations[:1] = _large_scale_jitter(keys.LSJ)
+        if keys.CROP.ENABLED:
+            augmentations.insert(0, T.RandomCrop(keys.CROP.TYPE, keys.CROP.SIZE))
+        if keys.COLOR_JITTER.ENABLED:
+            augmentations.insert(0, _color_jitter(keys.COLOR_JITTER, keys.FORMAT))
+    return [WithOpenCV(augmentation, keys.RESIZE_BACKEND) for augmentation in augmentations]
+
+
+def _large_scale_jitter(keys: CfgNode) -> list[T.Augmentation]:
+    smallest, largest, side = keys.MIN_SCALE, keys.MAX_SCALE, keys.SIZE
+    if not 0 < smallest <= largest or side < 1:
+        raise UserError(
+            f"INPUT.LSJ: scales {smallest} to {largest} of {side} pixels; choose"
+            " 0 < MIN_SCALE <= MAX_SCALE and SIZE of 1 or more"
+        )
+    return [
+        T.ResizeScale(smallest, largest, side, side),
+        T.FixedSizeCrop((side, side), pad=False),
+    ]
+
+
+def _color_jitter(keys: CfgNode, image_format: str) -> ColorJitter:
+    require_choice("INPUT.FORMAT, with INPUT.COLOR_JITTER,", image_format, ("RGB", "BGR"))
+    try:
+        return ColorJitter(
+            keys.BRIGHTNESS, keys.CONTRAST, keys.SATURATION, keys.HUE, image_format=image_format
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"INPUT.COLOR_JITTER: {error}") from error

@@ -24,7 +24,8 @@ def coco_records(json_file: Path, image_root: Path, categories: Categories) -> l
         annotations[annotation["image_id"]].append(
             {
                 "iscrowd": annotation["iscrowd"],
-                "bbox": annotation["bbox"],
+                # Detectron2 rounds down boxes of integers when it resizes them.
+                "bbox": [float(value) for value in annotation["bbox"]],
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": contiguous_ids[annotation["category_id"]],
                 "segmentation": _compressed(annotation["segmentation"]),

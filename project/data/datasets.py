@@ -84,6 +84,22 @@ def register_datasets(cfg: CfgNode, categories: Categories) -> None:
         )
 
 
+def register_training_sets(cfg: CfgNode) -> Categories:
+    """Check and register ``DATASETS.TRAIN``, for programs that need no model.
+
+    Returns:
+        The categories of the data.
+
+    Raises:
+        UserError: a set is missing or has errors.
+    """
+    for name in cfg.DATASETS.TRAIN:
+        require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
+    categories = resolve_categories(cfg, None, must_agree=False)
+    register_datasets(cfg, categories)
+    return categories
+
+
 def resolve_categories(cfg: CfgNode, stored: Mapping | None, *, must_agree: bool) -> Categories:
     """The categories of a run: from the training JSON, else the checkpoint, else the test JSON.
 

@@ -6,35 +6,40 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from threading import Thread
 
+import cv2
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from project.data.augmentation import build_mapper
+from project.data.copy_paste import CopyPaste
+from project.data.mapper import build_mapper
 from project.errors import UserError, require_choice
 from project.seeding import derived_seed, seeded
 
-SAMPLERS = ("TrainingSampler",)
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 # What asks a run to stop: Ctrl-C, and what clusters send before they take the machine away.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _SHUFFLE, _AUGMENT = 0, 1  # what a seed is for
 
 
 class BatchStream(Sampler[list[tuple[int, int]]]):
-    """An endless stream of batches; an epoch is every picture once, in a new order.
+    """An endless stream of batches; an epoch is every picture in a new order.
 
     The pictures of a batch are all wide or all high, so that little is padded. The stream is one
     for all processes, each of which takes its share of every batch: the number of processes changes
     nothing, and the batches from iteration ``start`` on are found by counting.
 
     Args:
-        is_wide: of each picture; None where orientations may mix.
         num_pictures: of the data set.
         batch_size: of all processes together.
         seed: of the orders.
+        is_wide: of each picture; None where orientations may mix.
+        repeat_factors: how often each picture is in an epoch, fractions on average; None for once.
+            Float, shape (num_pictures,).
         start: batches to leave out at the beginning.
         rank, world_size: which share, of how many.
 
@@ -49,6 +54,7 @@ class BatchStream(Sampler[list[tuple[int, int]]]):
         *,
         seed: int,
         is_wide: Sequence[bool] | None = None,
+        repeat_factors: torch.Tensor | None = None,
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -57,6 +63,7 @@ class BatchStream(Sampler[list[tuple[int, int]]]):
         self.batch_size = batch_size
         self.seed = seed
         self.is_wide = [False] * num_pictures if is_wide is None else list(is_wide)
+        self.repeat_factors = repeat_factors
         self.start = start
         self.rank = rank
         self.world_size = world_size
@@ -79,14 +86,19 @@ class BatchStream(Sampler[list[tuple[int, int]]]):
     def _indices(self) -> Iterator[int]:
         for epoch in count():
             order = torch.Generator().manual_seed(derived_seed(self.seed, _SHUFFLE, epoch))
-            yield from torch.randperm(self.num_pictures, generator=order).tolist()
+            indices = torch.arange(self.num_pictures)
+            if self.repeat_factors is not None:
+                once_more = torch.rand(len(indices), generator=order) < self.repeat_factors.frac()
+                repeats = self.repeat_factors.long() + once_more
+                indices = indices.repeat_interleave(repeats)
+            yield from indices[torch.randperm(len(indices), generator=order)].tolist()
 
 
 class AugmentedDataset(Dataset):
     """Pictures as the model sees them; what is random depends on the number in the stream."""
 
     def __init__(self, records: Sequence[dict], mapper, seed: int):
-        self.records = DatasetFromList(records, copy=False)
+        self.records = records
         self.mapper = mapper
         self.seed = seed
 
@@ -111,6 +123,10 @@ def build_train_loader(
 ) -> DataLoader:
     """The training batches for this process, from iteration ``start`` on.
 
+    ``DATALOADER.SAMPLER_TRAIN`` RepeatFactorTrainingSampler shows pictures of rare classes more
+    often (LVIS, Gupta et al. 2019, section 5.1), from ``DATALOADER.REPEAT_THRESHOLD`` on. The
+    stream has no end, so that workers live as long as it is read.
+
     Args:
         records: of :func:`training_records`.
         seed: of the order of pictures and of their augmentation.
@@ -128,25 +144,42 @@ def build_train_loader(
             f" {max(parts, 1)}"
         )
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    repeat_factors = None
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        repeat_factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            records, cfg.DATALOADER.REPEAT_THRESHOLD
+        )
     stream = BatchStream(
         len(records),
         batch_size,
         seed=seed,
         is_wide=[record["width"] > record["height"] for record in records] if grouped else None,
+        repeat_factors=repeat_factors,
         start=start,
         rank=comm.get_rank(),
         world_size=world_size,
     )
+    stored = DatasetFromList(records, copy=False)  # in less memory, which workers share
+    mapper = build_mapper(cfg, is_train=True)
+    if cfg.INPUT.COPY_PASTE.PROBABILITY > 0:
+        mapper = CopyPaste(mapper, stored, cfg.INPUT.COPY_PASTE.PROBABILITY)
     return DataLoader(
-        AugmentedDataset(records, build_mapper(cfg, is_train=True), seed),
+        AugmentedDataset(stored, mapper, seed),
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        worker_init_fn=_leave_signals_to_the_main_process,
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
+        worker_init_fn=_start_worker,
     )
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    # A worker is one thread of the machine; and threads of OpenCV do not survive a fork.
+    cv2.setNumThreads(0)
+    _leave_signals_to_the_main_process()
+
+
+def _leave_signals_to_the_main_process() -> None:
     # Ctrl-C and a cluster's signals reach the workers too; the main process needs them for the
     # rest of its iteration. They end when it does.
     for number in STOP_SIGNALS:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -24,7 +25,8 @@ def decode_segmentation(segmentation: list | Mapping, height: int, width: int) -
         rle = coco_mask.frPyObjects(segmentation, height, width)
     else:
         rle = segmentation
-    return coco_mask.decode(rle).astype(bool)
+    # pycocotools fills columns; whoever works on rows would copy them slowly each time.
+    return cv2.transpose(coco_mask.decode(rle).T).view(bool)
 
 
 def uncompressed_rle(mask: np.ndarray) -> dict:

@@ -29,6 +29,7 @@ from project.data.datasets import (
     resolve_categories,
     sets_with_annotations,
 )
+from project.data.mapper import build_mapper
 from project.engine.console import log_to_file
 from project.engine.run_record import recorded_job, torchrun_job
 from project.engine.trainer import Trainer
@@ -85,6 +86,7 @@ def prepare(cfg: CfgNode, job: Job) -> None:
             _require_annotations(cfg, name)
             _require_sound(cfg, name)
     else:
+        build_mapper(cfg, is_train=True)  # for what it refuses
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name)
             _require_sound(cfg, name)

@@ -4,8 +4,6 @@ import logging
 import weakref
 from collections import OrderedDict
 
-import detectron2
-import timm
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_test_loader
@@ -20,13 +18,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-import project
 from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
 from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
 from project.checkpoint.reading import newest_checkpoint
-from project.data.augmentation import build_mapper
 from project.data.categories import Categories
 from project.data.loading import build_train_loader, training_records
+from project.data.mapper import build_mapper
 from project.engine.hooks import (
     BestModelHook,
     CheckpointHook,
@@ -43,6 +40,7 @@ from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollect
 from project.files import write_json
 from project.schedule import in_iterations
 from project.seeding import seed_generators
+from project.versions import versions
 
 logger = logging.getLogger(__name__)
 
@@ -342,13 +340,6 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     """The dtype of mixed precision, None without."""
     require_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, list(AMP_DTYPES))
     return AMP_DTYPES[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
-
-
-def versions() -> dict[str, str]:
-    """Of what a run's numbers depend on."""
-    modules = (project, torch, detectron2, timm)
-    # torch's is a class of its own, which a checkpoint must not hold.
-    return {module.__name__: str(module.__version__) for module in modules}
 
 
 def categories_of(dataset_name: str) -> Categories:

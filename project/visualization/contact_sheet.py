@@ -1,11 +1,13 @@
-"""A contact sheet of predictions, each beside its ground truth."""
+"""Contact sheets: predictions beside their ground truth, and pictures as training sees them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from detectron2.structures import BitMasks, PolygonMasks
 
 from project.data.segmentation import decode_segmentation
 from project.errors import UserError
@@ -66,8 +68,62 @@ def draw_predictions(
         if "annotations" in coco_json:
             panels.append(_draw(image, annotated[record["id"]], names, scale))
         pictures.append(add_title(np.concatenate(panels, axis=1), record["file_name"]))
+    _write(arrange(pictures, columns), output)
+
+
+def draw_training_pictures(
+    pictures: Iterable[Mapping],
+    class_names: Sequence[str],
+    output: str | Path,
+    *,
+    image_format: str = "RGB",
+    columns: int = 4,
+    cell_hw: tuple[int, int] = (300, 300),
+) -> None:
+    """Write a PNG of what a mapper gives to the model: pictures with their boxes and masks.
+
+    Args:
+        pictures: with ``image``, ``instances`` and ``file_name``, as of
+            :class:`project.data.mapper.InstanceMapper`.
+        class_names: of the classes that ``gt_classes`` counts.
+        output: the PNG to write.
+        image_format: "RGB" or "BGR".
+        cell_hw: height and width that a picture is fitted into, in pixels.
+
+    Raises:
+        UserError: ``output`` cannot be written.
+    """
+    cells = []
+    for picture in pictures:
+        channels = picture["image"].numpy()[:: -1 if image_format == "BGR" else 1]
+        instances = picture["instances"]
+        height, width = instances.image_size
+        classes = instances.gt_classes.tolist()
+        drawn = draw_instances(
+            channels.transpose(1, 2, 0),
+            _masks_of(instances),
+            instances.gt_boxes.tensor.numpy(),
+            [class_names[index] for index in classes],
+            classes,
+            min(cell_hw[0] / height, cell_hw[1] / width),
+        )
+        title = f"{Path(picture['file_name']).name}, {width} x {height}"
+        cells.append(add_title(drawn, title))
+    _write(arrange(cells, columns), output)
+
+
+def _masks_of(instances) -> np.ndarray:
+    height, width = instances.image_size
+    if not instances.has("gt_masks"):
+        return np.zeros((len(instances), height, width), dtype=bool)
+    masks = instances.gt_masks
+    if isinstance(masks, PolygonMasks):
+        masks = BitMasks.from_polygon_masks(masks, height, width)
+    return masks.tensor.to(torch.bool).numpy()
+
+
+def _write(sheet: np.ndarray, output: str | Path) -> None:
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    sheet = arrange(pictures, columns)
     if not cv2.imwrite(str(output), np.ascontiguousarray(sheet[..., ::-1])):
         raise UserError(f"{output} could not be written")
 

@@ -46,7 +46,7 @@ def draw_instances(
             (max(x0, 0), max(y0, 0)),
             color="w",
             horizontal_alignment="left",
-            font_size=9 * scale,
+            font_size=9 / scale,  # which the visualizer multiplies with its scale
         )
     return visualizer.output.get_image()
 

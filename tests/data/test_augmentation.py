@@ -1,71 +1,97 @@
-"""Resizing with Pillow or OpenCV: the same sizes and coordinates, other pixels."""
+"""What a config asks for is done to pictures, and to masks the same."""
 
-import cv2
 import numpy as np
 import pytest
+import torch
 from detectron2.data import transforms as T
 
 from project.config import get_project_cfg
-from project.data.augmentation import OpenCVResizeShortestEdge, build_mapper
+from project.data.augmentation import ColorJitter, build_augmentations
 from project.data.synthetic import render_scene
 from project.errors import UserError
+from project.seeding import seeded
 
 
-def transform_of(image: np.ndarray, short_edge: int, max_size: int) -> T.Transform:
-    return OpenCVResizeShortestEdge(short_edge, max_size).get_transform(image)
+def names(cfg, is_train: bool = True) -> list[str]:
+    return [type(a.augmentation).__name__ for a in build_augmentations(cfg, is_train)]
 
 
-@pytest.mark.parametrize(("short_edge", "max_size"), [(100, 1000), (200, 210), (400, 1000)])
-def test_pixels_are_opencvs_and_sizes_and_coordinates_detectron2s(short_edge, max_size):
-    image = render_scene(0, "train", 0).image
-    stock = T.ResizeShortestEdge(short_edge, max_size).get_transform(image)
-    ours = transform_of(image, short_edge, max_size)
-    size = (ours.new_w, ours.new_h)
-    assert size == (stock.new_w, stock.new_h)
-    expected = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    assert np.array_equal(ours.apply_image(image), expected)
-    points = np.array([[3.0, 5.0], [100.5, 20.25]])
-    assert np.array_equal(ours.apply_coords(points.copy()), stock.apply_coords(points.copy()))
+def changed(cfg, *pairs):
+    cfg.merge_from_list(list(pairs))
+    return cfg
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("shape", [(40, 60), (40, 60, 1), (40, 60, 3)])
-def test_any_kind_of_picture(dtype, shape):
-    image = np.ones(shape, dtype=dtype)
-    resized = transform_of(image, 20, 100).apply_image(image)
-    assert resized.shape == (20, 30, *shape[2:]) and resized.dtype == dtype
-    assert (resized == 1).all()
-
-
-def test_masks_stay_masks_and_centred():
-    mask = np.zeros((64, 64), dtype=np.uint8)
-    mask[16:48, 16:48] = 1
-    small = transform_of(mask, 32, 100).apply_segmentation(mask)
-    assert np.array_equal(np.argwhere(small).min(axis=0), [8, 8]) and small.sum() == 16 * 16
-    assert np.array_equal(small, small[::-1, ::-1])
-
-
-def test_the_inverse_leads_back():
-    image = render_scene(0, "train", 0).image
-    there = transform_of(image, 100, 1000)
-    back = there.inverse()
-    assert back.apply_image(there.apply_image(image)).shape == image.shape
-    points = np.array([[3.0, 5.0]])
-    assert np.allclose(back.apply_coords(there.apply_coords(points.copy())), points)
-
-
-def test_the_config_chooses():
+def test_each_switch_adds_its_augmentation_in_training_only():
     cfg = get_project_cfg()
-    cfg.INPUT.CROP.ENABLED = True
-    kinds = {}
-    for backend in ("pillow", "opencv"):
-        cfg.INPUT.RESIZE_BACKEND = backend
-        kinds[backend] = [type(a) for a in build_mapper(cfg, is_train=True).augmentations.augs]
-    assert kinds["pillow"] == [T.RandomCrop, T.ResizeShortestEdge, T.RandomFlip]
-    assert kinds["opencv"] == [T.RandomCrop, OpenCVResizeShortestEdge, T.RandomFlip]
-    assert [type(a) for a in build_mapper(cfg, is_train=False).augmentations.augs] == [
-        OpenCVResizeShortestEdge
-    ]
-    cfg.INPUT.RESIZE_BACKEND = "pil"
-    with pytest.raises(UserError, match="choose one of pillow, opencv"):
-        build_mapper(cfg, is_train=True)
+    assert names(cfg) == ["ResizeShortestEdge", "RandomFlip"]
+    changed(cfg, "INPUT.CROP.ENABLED", True, "INPUT.COLOR_JITTER.ENABLED", True)
+    assert names(cfg) == ["ColorJitter", "RandomCrop", "ResizeShortestEdge", "RandomFlip"]
+    changed(cfg, "INPUT.LSJ.ENABLED", True, "INPUT.RANDOM_FLIP", "none")
+    assert names(cfg) == ["ColorJitter", "RandomCrop", "ResizeScale", "FixedSizeCrop"]
+    assert names(cfg, is_train=False) == ["ResizeShortestEdge"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (("INPUT.RESIZE_BACKEND", "pil"), "choose one of pillow, opencv"),
+        (("INPUT.LSJ.ENABLED", True, "INPUT.LSJ.MIN_SCALE", 3.0), "MIN_SCALE <= MAX_SCALE"),
+        (("INPUT.LSJ.ENABLED", True, "INPUT.LSJ.SIZE", 0), "SIZE of 1 or more"),
+        (("INPUT.COLOR_JITTER.ENABLED", True, "INPUT.COLOR_JITTER.HUE", 0.7), "COLOR_JITTER: hue"),
+        (("INPUT.COLOR_JITTER.ENABLED", True, "INPUT.FORMAT", "L"), "choose one of RGB, BGR"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(pairs, message):
+    with pytest.raises(UserError, match=message):
+        build_augmentations(changed(get_project_cfg(), *pairs), is_train=True)
+
+
+def test_large_scale_jitter_scales_as_drawn_and_stays_in_the_square():
+    image = render_scene(0, "train", 0).image
+    height, width = image.shape[:2]
+    keys = ["INPUT.LSJ.ENABLED", True, "INPUT.LSJ.SIZE", 200, "INPUT.RANDOM_FLIP", "none"]
+    augmentations = T.AugmentationList(
+        build_augmentations(changed(get_project_cfg(), *keys), is_train=True)
+    )
+    scales, sides = [], []
+    for number in range(200):
+        with seeded(number):
+            inputs = T.AugInput(image)
+            resize = augmentations(inputs).transforms[0]
+        scales.append(resize.new_w / width * max(height, width) / 200)
+        sides.append(max(inputs.image.shape[:2]))
+        assert abs(resize.new_h / height - resize.new_w / width) < 0.5 / min(height, width) * 2
+    assert 0.09 < min(scales) < 0.3 and 1.8 < max(scales) < 2.01
+    assert max(sides) == 200
+
+
+def jittered(image: np.ndarray, number: int, image_format: str = "RGB") -> np.ndarray:
+    with seeded(number):
+        inputs = T.AugInput(image)
+        ColorJitter(0.4, 0.4, 0.4, 0.1, image_format)(inputs)
+    return inputs.image
+
+
+def test_colours_are_drawn_by_the_seed():
+    image = render_scene(0, "train", 0).image
+    before = image.copy()
+    first, second = jittered(image, 0), jittered(image, 1)
+    assert first.shape == image.shape and first.dtype == np.uint8
+    assert np.array_equal(first, jittered(image, 0))
+    assert not np.array_equal(first, second) and not np.array_equal(first, image)
+    assert np.array_equal(image, before)
+
+
+def test_colours_of_bgr_are_those_of_rgb():
+    image = render_scene(0, "train", 0).image
+    assert np.array_equal(jittered(image[..., ::-1], 3, "BGR")[..., ::-1], jittered(image, 3))
+
+
+def test_a_jitter_of_zero_changes_nothing():
+    image = torch.randint(0, 256, (9, 7, 3), dtype=torch.uint8).numpy()
+    inputs = T.AugInput(image)
+    transform = ColorJitter(0.0, 0.0, 0.0, 0.0)(inputs)
+    assert np.array_equal(inputs.image, image)
+    points, mask = np.array([[1.0, 2.0]]), np.ones((9, 7), dtype=np.uint8)
+    assert np.array_equal(transform.apply_coords(points), points)
+    assert np.array_equal(transform.apply_segmentation(mask), mask)

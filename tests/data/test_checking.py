@@ -17,13 +17,13 @@ from pycocotools import mask as coco_mask
 
 import train_net
 from project.config import load_config
-from project.data.augmentation import build_mapper
 from project.data.categories import read_categories
 from project.data.checking.masks import decode_counts, inspect_mask
 from project.data.checking.problems import KINDS, Severity
 from project.data.coco_json import inspect_dataset
 from project.data.coco_records import coco_records
 from project.data.datasets import require_dataset, require_sound
+from project.data.mapper import build_mapper
 from project.data.segmentation import compressed_rle, uncompressed_rle
 from project.errors import UserError
 from scripts import check_dataset

@@ -17,7 +17,6 @@ from detectron2.engine import HookBase
 
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.checkpoint.writing import save_atomically
-from project.data.loading import BatchStream, build_train_loader, training_records
 from project.engine import Trainer
 from project.engine.hooks import StopTraining
 from project.engine.step import TrainStep
@@ -124,67 +123,6 @@ def test_a_checkpoint_without_an_optimizer_cannot_be_resumed_in_silence(generate
     save_atomically(content, Path(path))
     with pytest.raises(UserError, match="holds no optimizer"):
         train(cfg, resume=True)
-
-
-def batches(stream: BatchStream, number: int) -> list[list[tuple[int, int]]]:
-    iterator = iter(stream)
-    return [next(iterator) for _ in range(number)]
-
-
-@pytest.mark.parametrize("start", [0, 1, 7, 40])
-def test_the_stream_goes_on_from_any_batch(start):
-    wide = [index % 3 == 0 for index in range(11)]
-    whole = batches(BatchStream(11, 4, seed=5, is_wide=wide), 60)
-    assert (
-        batches(BatchStream(11, 4, seed=5, is_wide=wide, start=start), 20)
-        == whole[start : start + 20]
-    )
-
-
-def test_an_epoch_has_every_picture_once_and_the_next_another_order():
-    indices = [index for batch in batches(BatchStream(8, 2, seed=0), 8) for _, index in batch]
-    first, second = indices[:8], indices[8:]
-    assert sorted(first) == sorted(second) == list(range(8)) and first != second
-
-
-def test_the_pictures_of_a_batch_have_one_orientation_and_none_is_lost():
-    wide = [index % 3 == 0 for index in range(30)]
-    seen = [
-        [index for _, index in batch]
-        for batch in batches(BatchStream(30, 4, seed=1, is_wide=wide), 300)
-    ]
-    assert all(len({wide[index] for index in batch}) == 1 for batch in seen)
-    counts = torch.bincount(torch.tensor(seen).flatten(), minlength=30)
-    assert counts.max() - counts.min() <= 1
-
-
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_processes_share_the_batches_of_one(world_size):
-    whole = batches(BatchStream(11, 4, seed=5), 20)
-    shares = [
-        batches(BatchStream(11, 4, seed=5, rank=rank, world_size=world_size), 20)
-        for rank in range(world_size)
-    ]
-    assert [[*chain(*parts)] for parts in zip(*shares, strict=True)] == whole
-
-
-def test_what_a_picture_looks_like_depends_on_its_number_only(generated_root, tmp_path):
-    looks = []
-    for workers in ("0", "2"):
-        cfg = config(generated_root, tmp_path / "run", "DATALOADER.NUM_WORKERS", workers)
-        torch.manual_seed(int(workers))  # what ran before does not matter
-        records = training_records(cfg)
-        loader = iter(build_train_loader(cfg, records, seed=9))
-        looks.append([record["image"] for _ in range(4) for record in next(loader)])
-    assert all(torch.equal(a, b) for a, b in zip(*looks, strict=True))
-    later = next(iter(build_train_loader(cfg, records, seed=9, start=3)))
-    assert torch.equal(later[0]["image"], looks[0][6])
-
-
-def test_a_batch_that_cannot_be_shared_is_one_line(generated_root, tmp_path, monkeypatch):
-    monkeypatch.setattr("project.data.loading.comm.get_world_size", lambda: 3)
-    with pytest.raises(UserError, match="choose a multiple of 3"):
-        build_train_loader(config(generated_root, tmp_path / "run"), [], seed=0)
 
 
 def test_a_loss_that_is_not_finite_names_the_pictures(generated_root, tmp_path):

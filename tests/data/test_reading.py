@@ -1,0 +1,94 @@
+"""Every kind of picture is read as Detectron2 reads it; one that cannot be is named."""
+
+import io
+
+import numpy as np
+import pytest
+from detectron2.data import detection_utils
+from PIL import ExifTags, Image
+
+from project.data.reading import read_image
+from project.data.synthetic import render_scene
+from project.errors import UserError
+
+PICTURE = Image.fromarray(render_scene(0, "train", 0).image)
+
+
+def encoded(kind: str = "JPEG", mode: str = "RGB", picture: Image.Image = PICTURE, **options):
+    content = io.BytesIO()
+    picture.convert(mode).save(content, kind, **options)
+    return content.getvalue()
+
+
+def rotated(orientation: int, kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encoded(kind, exif=exif)
+
+
+SIXTEEN_BITS = Image.fromarray(np.arange(60 * 80, dtype=np.uint16).reshape(60, 80))
+FILES = {
+    "grey": encoded(mode="L"),
+    "progressive": encoded(progressive=True),
+    "no-subsampling": encoded(subsampling=0),
+    "low-quality": encoded(quality=10),
+    "bytes-after-the-end": encoded() + b"\0\0more",
+    "png": encoded("PNG"),
+    "palette": encoded("PNG", "P"),
+    "transparent": encoded("PNG", "RGBA"),
+    "grey-transparent": encoded("PNG", "LA"),
+    "sixteen-bits": encoded("PNG", "I;16", SIXTEEN_BITS),
+    "gif": encoded("GIF", "P"),
+    "bmp": encoded("BMP"),
+    "webp": encoded("WEBP"),
+    **{f"jpeg-exif-{i}": rotated(i, "JPEG") for i in range(1, 9)},
+    "png-exif-6": rotated(6, "PNG"),
+    "tiff-exif-6": rotated(6, "TIFF"),
+}
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR"])
+@pytest.mark.parametrize("name", FILES)
+def test_pixels_are_detectron2s(tmp_path, name, image_format):
+    path = tmp_path / name
+    path.write_bytes(FILES[name])
+    image = read_image(path, image_format)
+    assert image.dtype == np.uint8 and image.ndim == 3
+    assert np.array_equal(image, detection_utils.read_image(str(path), image_format))
+
+
+def test_cmyk_is_detectron2s_within_a_grey_level(tmp_path):
+    path = tmp_path / "cmyk.jpg"
+    path.write_bytes(encoded(mode="CMYK"))
+    expected = detection_utils.read_image(str(path), "RGB").astype(int)
+    assert np.abs(read_image(path) - expected).max() <= 1
+
+
+def test_other_formats_of_detectron2(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded())
+    expected = detection_utils.read_image(str(path), "L")
+    assert np.array_equal(read_image(path, "L"), expected)
+
+
+WHOLE = encoded()
+BROKEN = {
+    "missing": (None, "No such file"),
+    "empty": (b"", "it is no picture"),
+    "text": (b"<html>404</html>", "it is no picture"),
+    "cut": (WHOLE[: len(WHOLE) // 2], "truncated"),
+    "cut-at-the-last-byte": (WHOLE[:-1], "truncated"),
+    "cut-png": (FILES["png"][:2000], "truncated"),
+    "jpeg-of-two-marks": (b"\xff\xd8\xff\xd9", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_read_is_named(tmp_path, name):
+    content, reason = BROKEN[name]
+    path = tmp_path / f"{name}.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=reason) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
