@@ -2,7 +2,7 @@
 """Split the training set for validation: pascal_train_split.json and pascal_val.json beside it.
 
 python scripts/split_dataset.py data --share 0.15
-python train_net.py ... DATASETS.TRAIN "('tiny_voc_train_split',)" DATASETS.TEST "('tiny_voc_val',)"
+python train_net.py --config-file configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn_val.yaml
 
 Every class has its share of images in both parts, as nearly as can be; pictures that are, or look,
 the same stay together. The pictures stay where they are.
@@ -17,7 +17,7 @@ from tabulate import tabulate
 from project.data.checking.dataset import look_alikes
 from project.data.checking.report import in_one_line, statistics
 from project.data.coco_json import inspect_dataset
-from project.data.layout import tiny_voc_files
+from project.data.layout import SPLIT_SETS, tiny_voc_files
 from project.data.splitting import stratified_split
 from project.errors import UserError, reports_user_errors
 from project.files import check_output_file, write_json
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     if not 0 < args.share < 1:
         raise UserError(f"--share {args.share}: choose a number between 0 and 1")
     files = tiny_voc_files(Path(args.root))
-    whole, outputs = files["tiny_voc_train"], (files["tiny_voc_train_split"], files["tiny_voc_val"])
+    whole, outputs = files["tiny_voc_train"], [files[name] for name in SPLIT_SETS]
     if not whole.json_file.is_file() or not whole.image_root.is_dir():
         raise UserError(f"{args.root} has no {whole.json_file.name} with {whole.image_root.name}/")
     for output in outputs:

@@ -19,6 +19,7 @@ from project.checkpoint.mmdetection import MMDETECTION_NAMES
 from project.checkpoint.reading import read_checkpoint
 from project.config import load_config
 from project.evaluation.coco_metrics import evaluate_detections
+from scripts import split_dataset
 from tests.evaluation.test_metrics import CATEGORIES, pycocotools_stats
 from tests.helpers import FULL_CONFIG, REPOSITORY, SMALL_CONFIG
 
@@ -360,3 +361,26 @@ def test_the_originals_choices_train_on_polygons(generated_root, tmp_path):
     train_net.main(["--config-file", str(FULL_CONFIG), *pairs])
     metrics = [json.loads(x) for x in (tmp_path / "run/metrics.json").read_text().splitlines()]
     assert {"loss_mask_stage0", "loss_mask_stage2"} <= set().union(*metrics)
+
+
+def test_the_validation_recipe_reports_on_pictures_that_it_does_not_train_on(
+    generated_root, tmp_path, capsys
+):
+    root = tmp_path / "data"
+    shutil.copytree(generated_root, root)
+    config_file = FULL_CONFIG.with_name("cascade_mask_rcnn_resnest50_fpn_val.yaml")
+    pairs = ["MODEL.WEIGHTS", "", "DATASETS.ROOT", str(root), *SMALL_ORIGINAL]
+    pairs += ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96"]
+    pairs += ["SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "run")]
+    arguments = ["--config-file", str(config_file), *pairs]
+    assert f"scripts/split_dataset.py {root} writes it" in refused(arguments, capsys)
+    split_dataset.main([str(root)])
+    train_net.main(arguments)
+    results = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert results["dataset"] == "tiny_voc_val"
+    parts = [
+        json.loads((root / name).read_text())["images"]
+        for name in ("pascal_train_split.json", "pascal_val.json")
+    ]
+    names = [{image["file_name"] for image in part} for part in parts]
+    assert names[0] and names[1] and not names[0] & names[1]

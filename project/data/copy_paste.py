@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
@@ -86,24 +87,26 @@ def paste(
     y1 = max(min(top + source.shape[1], height), y0)
     x1 = max(min(left + source.shape[2], width), x0)
     to_source = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-    pasted = torch.zeros((len(objects), height, width), dtype=torch.bool)
-    pasted[:, y0:y1, x0:x1] = objects.gt_masks.tensor[:, *to_source]
-    in_front = pasted.any(dim=0)
+    pasted = np.zeros((len(objects), height, width), dtype=bool)
+    pasted[:, y0:y1, x0:x1] = objects.gt_masks.tensor.numpy()[:, *to_source]
+    in_front = pasted.any(axis=0)
+    result = image.numpy().copy()
+    np.copyto(
+        result[:, y0:y1, x0:x1],
+        source.numpy()[:, *to_source],
+        where=in_front[y0:y1, x0:x1],
+    )
 
-    result = image.clone()
-    part = result[:, y0:y1, x0:x1]
-    part[:] = torch.where(in_front[y0:y1, x0:x1], source[:, *to_source], part)
+    old_masks = instances.gt_masks.tensor.numpy()
+    is_covered = (old_masks & in_front).any(axis=(1, 2))
+    masks = np.concatenate([old_masks & ~in_front, pasted])
+    boxes = torch.cat([instances.gt_boxes.tensor, objects.gt_boxes.tensor])
+    is_new = np.concatenate([is_covered, np.ones(len(objects), dtype=bool)])
+    boxes[torch.from_numpy(is_new)] = torch.from_numpy(mask_boxes(masks[is_new])).float()
 
-    masks = instances.gt_masks.tensor & ~in_front
-    is_covered = (masks != instances.gt_masks.tensor).flatten(1).any(dim=1)
-    boxes = instances.gt_boxes.tensor.clone()
-    boxes[is_covered] = _boxes(masks[is_covered])
     combined = Instances((height, width))
-    combined.gt_boxes = Boxes(torch.cat([boxes, _boxes(pasted)]))
+    combined.gt_boxes = Boxes(boxes)
     combined.gt_classes = torch.cat([instances.gt_classes, objects.gt_classes])
-    combined.gt_masks = BitMasks(torch.cat([masks, pasted]))
-    return result, combined[combined.gt_masks.nonempty()]
-
-
-def _boxes(masks: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(mask_boxes(masks.numpy())).float()
+    combined.gt_masks = BitMasks(torch.from_numpy(masks))
+    is_left = torch.from_numpy(masks.any(axis=(1, 2)))
+    return torch.from_numpy(result), combined[is_left]

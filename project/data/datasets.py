@@ -17,7 +17,7 @@ from project.data.checking.problems import Severity
 from project.data.checking.report import by_kind, in_one_line
 from project.data.coco_json import inspect_dataset, read_coco_json
 from project.data.coco_records import coco_records
-from project.data.layout import DatasetFiles, tiny_voc_files
+from project.data.layout import SPLIT_SETS, DatasetFiles, tiny_voc_files
 from project.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,10 @@ def require_dataset(cfg: CfgNode, name: str) -> DatasetFiles:
             " one to try; README: data layout)"
         )
     if not files.json_file.is_file():
-        raise UserError(f"data set {name!r}: there is no file {str(files.json_file)!r}")
+        raise UserError(
+            f"data set {name!r}: there is no file {str(files.json_file)!r}"
+            + (f" (python scripts/split_dataset.py {root} writes it)" if name in SPLIT_SETS else "")
+        )
     if not files.image_root.is_dir():
         raise UserError(f"data set {name!r}: there is no folder {str(files.image_root)!r}")
     return files

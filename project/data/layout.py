@@ -27,6 +27,8 @@ _TINY_VOC = {
     "tiny_voc_test": ("test.json", "test_images"),
     "tiny_voc_test_annotated": ("test_annotations.json", "test_images"),
 }
+# What scripts/split_dataset.py makes of the training set.
+SPLIT_SETS = ("tiny_voc_train_split", "tiny_voc_val")
 
 
 def tiny_voc_files(root: Path) -> dict[str, DatasetFiles]:

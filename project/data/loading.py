@@ -112,10 +112,21 @@ class AugmentedDataset(Dataset):
 
 
 def training_records(cfg: CfgNode) -> list[dict]:
-    """Detectron2's records of the pictures of ``DATASETS.TRAIN``; its filter for empty ones."""
-    return get_detection_dataset_dicts(
-        list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
+    """Detectron2's records of the pictures of ``DATASETS.TRAIN``.
+
+    Those without objects, crowds apart, are left out, or are negatives where
+    ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` is False.
+
+    Raises:
+        UserError: no picture is left.
+    """
+    names = list(cfg.DATASETS.TRAIN)
+    try:
+        return get_detection_dataset_dicts(
+            names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
+    except AssertionError as error:
+        raise UserError(f"{', '.join(names)}: no picture has an object to train on") from error
 
 
 def build_train_loader(

@@ -230,7 +230,10 @@ def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
     usable = sets_with_annotations(cfg, cfg.DATASETS.TEST)
     left = [name for name in cfg.DATASETS.TEST if name not in usable]
     if left:
-        logger.warning(f"No evaluation while training on {', '.join(left)}: no annotations there")
+        logger.warning(
+            f"No evaluation while training on {', '.join(left)}: no annotations there"
+            " (scripts/split_dataset.py sets a part of the training set aside)"
+        )
     return usable
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
+from project.benchmark.data import near_boundary
 from project.data.augmentation import build_augmentations
 from project.data.mapper import InstanceMapper, build_mapper, mask_boxes
 from project.data.segmentation import compressed_rle, decode_segmentation, polygons
@@ -58,12 +59,6 @@ def stock_mapper(cfg) -> DatasetMapper:
     if cfg.INPUT.RESIZE_BACKEND == "opencv":
         arguments["augmentations"] = build_augmentations(cfg, is_train=True)
     return DatasetMapper(**arguments)
-
-
-def near_boundary(mask: np.ndarray, distance: int) -> np.ndarray:
-    kernel = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
-    values = mask.astype(np.uint8)
-    return (cv2.dilate(values, kernel) - cv2.erode(values, kernel)).astype(bool)
 
 
 @pytest.mark.parametrize("crop", [False, True])

@@ -5,10 +5,16 @@ import json
 import cv2
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 
+from project.data.loading import build_train_loader, training_records
+from project.data.mapper import InstanceMapper
 from project.errors import UserError
-from project.visualization.contact_sheet import arrange, draw_predictions
+from project.visualization.contact_sheet import arrange, draw_predictions, draw_training_pictures
 from project.visualization.instances import draw_instances
+from scripts import show_dataset
+from tests.helpers import SMALL_CONFIG, load_small_config
 
 
 def test_an_instance_changes_its_pixels_and_not_those_of_its_hole():
@@ -67,3 +73,79 @@ def test_an_rle_of_another_size_is_one_line(generated_root, tmp_path):
             draw_predictions(
                 content, generated_root / "test_images", [detection], tmp_path / "a.png"
             )
+
+
+def show(root, output, *arguments: str) -> np.ndarray:
+    show_dataset.main([str(root), "--output", str(output), *arguments])
+    return cv2.imread(str(output))
+
+
+def test_a_data_set_is_drawn_as_annotated_and_as_the_model_sees_it(generated_root, tmp_path):
+    recipe = ["--config-file", str(SMALL_CONFIG), "--images", "3"]
+    plain = show(generated_root, tmp_path / "plain.png", *recipe)
+    augmented = show(generated_root, tmp_path / "augmented.png", *recipe, "--augmented")
+    assert plain.shape != augmented.shape or not np.array_equal(plain, augmented)
+    again = ("--augmented", "--overwrite", "SEED", "0")
+    assert np.array_equal(
+        augmented, show(generated_root, tmp_path / "augmented.png", *recipe, *again)
+    )
+    pasted = (*again, "INPUT.COPY_PASTE.PROBABILITY", "1.0", "INPUT.LSJ.ENABLED", "True")
+    other = show(generated_root, tmp_path / "augmented.png", *recipe, *pasted)
+    assert other.shape != augmented.shape or not np.array_equal(other, augmented)
+
+
+def test_the_pictures_drawn_are_those_of_the_first_batches(generated_root, tmp_path):
+    opts = ["DATASETS.ROOT", str(generated_root), "MODEL.DEVICE", "cpu"]
+    opts += ["DATALOADER.NUM_WORKERS", "0", "SEED", "4"]
+    cfg = load_small_config(opts)
+    batch = next(iter(build_train_loader(cfg, training_records(cfg), seed=4)))
+    names = MetadataCatalog.get("tiny_voc_train").thing_classes
+    draw_training_pictures(batch, names, tmp_path / "batch.png")
+    recipe = ["--config-file", str(SMALL_CONFIG), "--images", str(len(batch)), "--augmented"]
+    shown = show(generated_root, tmp_path / "shown.png", *recipe, "SEED", "4")
+    assert np.array_equal(shown, cv2.imread(str(tmp_path / "batch.png")))
+
+
+@pytest.mark.parametrize("mask_format", ["bitmask", "polygon", None])
+def test_masks_of_every_format_and_pictures_of_bgr_are_drawn(tmp_path, mask_format):
+    path = tmp_path / "a.png"
+    pixels = np.full((60, 80, 3), (30, 120, 220), np.uint8)
+    cv2.imwrite(str(path), pixels[..., ::-1])
+    said = {"segmentation": [[20.0, 10, 60, 10, 60, 50, 20, 50]], "bbox": [20.0, 10, 40, 40]}
+    said |= {"bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    record = {"file_name": str(path), "height": 60, "width": 80, "annotations": [said]}
+    sheets = []
+    for image_format in ("RGB", "BGR"):
+        mapper = InstanceMapper(
+            [], is_train=True, image_format=image_format, mask_format=mask_format
+        )
+        draw_training_pictures([mapper(record)], ["thing"], path, image_format=image_format)
+        sheets.append(cv2.imread(str(path))[..., ::-1])
+        cv2.imwrite(str(path), pixels[..., ::-1])
+    assert np.array_equal(*sheets)
+    center = sheets[0][-300 // 2, 150]  # of the cell of 300 x 400, below its title
+    differs = np.abs(center.astype(int) - pixels[0, 0]).max() > 5
+    assert differs == (mask_format is not None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "0"], "choose 1 or more"),
+        (["--dataset", "tiny_voc"], "no data set 'tiny_voc'"),
+        (["--dataset", "tiny_voc_test", "--augmented"], "no picture has an object"),
+        (["INPUT.MIN_SIZE_TRAIN"], "has no value"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(generated_root, tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        show(generated_root, tmp_path / "a.png", *arguments)
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_picture_that_is_there_stays(generated_root, tmp_path):
+    output = tmp_path / "a.png"
+    output.write_bytes(b"mine")
+    with pytest.raises(SystemExit, match="2"):
+        show(generated_root, output)
+    assert output.read_bytes() == b"mine"

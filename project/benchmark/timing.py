@@ -1,0 +1,78 @@
+"""Times of several programs that take turns, so that what slows the machine slows all of them."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+import cv2
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, minimum and maximum of the rounds."""
+
+    median: float
+    minimum: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        """The spread of ``values``, of which there is one at least."""
+        return cls(median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.minimum:.2f} - {self.maximum:.2f})"
+
+
+def take_turns(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """The seconds of each program in each round; one round before them is not counted.
+
+    Every other round goes through the programs backwards.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for number in range(rounds + 1):
+        for name in list(programs)[:: -1 if number % 2 else 1]:
+            start = time.perf_counter()
+            programs[name]()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> Spread:
+    """How many times as fast as ``slow`` the program ``fast`` was, round by round."""
+    return Spread.of([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)])
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Inside, this process runs on one core, with one thread."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    if cores:
+        os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+
+
+def machine() -> str:
+    """Processor and number of cores, in words."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            name = next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {os.cpu_count()} cores"

@@ -1,0 +1,86 @@
+"""The benchmark of loading runs, and would see it if the mappers disagreed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from project.benchmark import data
+from project.benchmark.timing import Spread, one_core, ratio, take_turns
+from project.data.loading import training_records
+from project.errors import UserError
+from scripts import benchmark
+from tests.helpers import SMALL_CONFIG, load_small_config
+
+
+def test_programs_take_turns_and_the_first_round_does_not_count():
+    calls = []
+    seconds = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert "".join(calls) == "abbaabba"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratios_are_of_the_same_round():
+    assert ratio({"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0]}, "a", "b") == Spread(2.0, 1.0, 3.0)
+
+
+def test_one_core_is_left_as_it_was():
+    before = torch.get_num_threads()
+    with one_core():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_it_runs_and_writes_its_figures(generated_root, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG), "--rounds", "2"]
+    benchmark.main(["data", *arguments, "--json", str(figures), "INPUT.MIN_SIZE_TRAIN", "(96,)"])
+    printed = capsys.readouterr().out
+    assert "pixels, boxes, classes and RLE masks equal" in printed
+    assert "times as fast as Detectron2" in printed
+    content = json.loads(figures.read_text())
+    assert content["pictures"] == 12 and content["rounds"] == 2
+    for name, spread in content["seconds"].items():
+        assert 0 < spread["minimum"] <= spread["median"] <= spread["maximum"]
+        steps = content["steps"][name]
+        assert set(steps) >= {"decode", "resize and flip", "boxes and masks"}
+        assert min(steps.values()) > 0
+        assert sum(steps.values()) == pytest.approx(spread["median"])
+    assert set(content["switches"]) == set(data.SWITCHES)
+
+
+@pytest.mark.parametrize("changed", ["image", "gt_boxes", "gt_classes", "gt_masks", "number"])
+def test_mappers_that_disagree_are_found_out(small_opts, monkeypatch, changed):
+    cfg = load_small_config(small_opts)
+    build = data.build_mapper
+
+    def build_wrong(*arguments, **options):
+        def wrong(record):
+            result = build(*arguments, **options)(record)
+            instances = result["instances"]
+            if changed == "image":
+                result["image"][0, 0, 0] ^= 1
+            elif changed == "number":
+                result["instances"] = instances[:-1]
+            elif changed == "gt_boxes":
+                instances.gt_boxes.tensor[0, 0] += 0.01
+            elif changed == "gt_classes":
+                instances.gt_classes[0] += 1
+            else:  # far from any boundary
+                instances.gt_masks.tensor[0] = ~instances.gt_masks.tensor[0]
+            return result
+
+        return wrong
+
+    monkeypatch.setattr(data, "build_mapper", build_wrong)
+    with pytest.raises(UserError, match="the mappers disagree on"):
+        data.compare_mappers(cfg, training_records(cfg))
+
+
+def test_near_boundary():
+    mask = np.zeros((9, 9), dtype=bool)
+    mask[:, 5:] = True
+    expected = np.zeros((9, 9), dtype=bool)
+    expected[:, 3:7] = True
+    assert np.array_equal(data.near_boundary(mask, 2), expected)
