@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, DatasetMapper
+from tabulate import tabulate
 
-from project.benchmark.timing import Spread, one_core, ratio, take_turns
+from project.benchmark.timing import OURS, STOCK, Spread, one_core, ratio, take_turns
 from project.data.copy_paste import CopyPaste
 from project.data.mapper import build_mapper
 from project.errors import UserError, require_choice
 from project.seeding import seeded
 
-STOCK, OURS = "Detectron2", "this project"
 # What of a mapper's time is spent where: (file, function) -> name of the step.
 _STEPS = {
     ("detection_utils.py", "read_image"): "decode",
@@ -109,6 +109,26 @@ def benchmark_data(cfg: CfgNode, records: Sequence[dict], rounds: int) -> DataBe
             for name, values in take_turns(switched, rounds).items()
         }
     return DataBenchmark(agreement, spreads, ratio(seconds, STOCK, OURS), steps, switches)
+
+
+def report_data(result: DataBenchmark) -> str:
+    """The figures as tables."""
+    agreement = result.agreement
+    equal = (
+        f"{agreement.pictures} pictures; resized alike, their pixels, boxes, classes and RLE masks"
+        f" are equal; of {agreement.masks} masks, {agreement.pixels:.2%} of the pixels differ, all"
+        f" within {agreement.distance} pixels of the boundary of a polygon"
+    )
+    in_ms = {name: spread.scaled(1e3) for name, spread in result.seconds.items()}
+    rows = [[name, str(spread), 1e3 / spread.median] for name, spread in in_ms.items()]
+    seconds = tabulate(rows, ["", "ms a picture", "pictures/s"], floatfmt=".0f")
+    names = list(dict.fromkeys(step for steps in result.steps.values() for step in steps))
+    rows = [[n, *(1e3 * steps.get(n, 0) for steps in result.steps.values())] for n in names]
+    steps = tabulate(rows, ["step, ms a picture", *result.steps], floatfmt=".2f")
+    rows = [[name, str(spread.scaled(1e3))] for name, spread in result.switches.items()]
+    switches = tabulate(rows, [f"{OURS}, with", "ms a picture"])
+    faster = f"{OURS} is {result.ratio} times as fast as {STOCK}"
+    return "\n\n".join([equal, seconds, faster, steps, switches])
 
 
 def compare_mappers(cfg: CfgNode, records: Sequence[dict]) -> Agreement:

@@ -11,6 +11,8 @@ from statistics import median
 import cv2
 import torch
 
+STOCK, OURS = "Detectron2", "this project"
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -24,6 +26,10 @@ class Spread:
     def of(cls, values: list[float]) -> "Spread":
         """The spread of ``values``, of which there is one at least."""
         return cls(median(values), min(values), max(values))
+
+    def scaled(self, factor: float) -> "Spread":
+        """In another unit."""
+        return Spread(self.median * factor, self.minimum * factor, self.maximum * factor)
 
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.minimum:.2f} - {self.maximum:.2f})"

@@ -49,20 +49,38 @@ def evaluate_detections(
         detections: COCO results with the JSON's image and category ids.
         iou_type: "bbox" or "segm".
     """
+    return evaluate(*load(coco_json, detections, iou_type, categories), iou_type, categories)
+
+
+def load(
+    coco_json: Mapping, detections: Sequence[Mapping], iou_type: str, categories: Categories
+) -> tuple[COCO, COCO | None]:
+    """Ground truth and detections, indexed for :func:`evaluate`; see :func:`evaluate_detections`.
+
+    Without detections the second is None.
+    """
     ground_truth = _index(_complete(coco_json, categories))
     # With a box in it, the size of a detection would be that of its box also for masks.
     dropped = "bbox" if iou_type == "segm" else "segmentation"
     results = [{k: v for k, v in item.items() if k != dropped} for item in detections]
+    if not results:
+        return ground_truth, None
+    with contextlib.redirect_stdout(io.StringIO()):
+        return ground_truth, ground_truth.loadRes(results)
+
+
+def evaluate(
+    ground_truth: COCO, results: COCO | None, iou_type: str, categories: Categories
+) -> AveragePrecision:
+    """Compare what :func:`load` has loaded."""
     instances = Counter(
         annotation["category_id"]
         for annotation in ground_truth.dataset["annotations"]
         if not annotation["iscrowd"]
     )
-    if results:
+    if results is not None:
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval_faster(
-                ground_truth, ground_truth.loadRes(results), iou_type, print_function=_silent
-            )
+            evaluation = COCOeval_faster(ground_truth, results, iou_type, print_function=_silent)
             evaluation.params.catIds = list(categories.ids)
             evaluation.run()
         # (T IoU thresholds, R recalls, K classes, A areas, M numbers of detections)

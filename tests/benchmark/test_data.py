@@ -4,32 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from project.benchmark import data
-from project.benchmark.timing import Spread, one_core, ratio, take_turns
 from project.data.loading import training_records
 from project.errors import UserError
 from scripts import benchmark
 from tests.helpers import SMALL_CONFIG, load_small_config
-
-
-def test_programs_take_turns_and_the_first_round_does_not_count():
-    calls = []
-    seconds = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
-    assert "".join(calls) == "abbaabba"
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
-
-
-def test_ratios_are_of_the_same_round():
-    assert ratio({"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0]}, "a", "b") == Spread(2.0, 1.0, 3.0)
-
-
-def test_one_core_is_left_as_it_was():
-    before = torch.get_num_threads()
-    with one_core():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
 
 
 def test_it_runs_and_writes_its_figures(generated_root, tmp_path, capsys):
@@ -37,10 +17,11 @@ def test_it_runs_and_writes_its_figures(generated_root, tmp_path, capsys):
     arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG), "--rounds", "2"]
     benchmark.main(["data", *arguments, "--json", str(figures), "INPUT.MIN_SIZE_TRAIN", "(96,)"])
     printed = capsys.readouterr().out
-    assert "pixels, boxes, classes and RLE masks equal" in printed
+    assert "pixels, boxes, classes and RLE masks are equal" in printed
     assert "times as fast as Detectron2" in printed
-    content = json.loads(figures.read_text())
-    assert content["pictures"] == 12 and content["rounds"] == 2
+    figures = json.loads(figures.read_text())
+    content = figures["data"]
+    assert figures["rounds"] == 2 and content["agreement"]["pictures"] == 12
     for name, spread in content["seconds"].items():
         assert 0 < spread["minimum"] <= spread["median"] <= spread["maximum"]
         steps = content["steps"][name]

@@ -3,15 +3,16 @@
 Bounds are in standard deviations of the compared array, or in pixels.
 """
 
+import copy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
+from project.meta_arch.rcnn import postprocess
 from tests.parity.reference import PICTURES, STAGES, Reference
 
 FEATURES = 1e-4
@@ -158,14 +159,12 @@ def test_final_detections(reference, index, where):
     original_h, original_w, resized_h, resized_w = reference.sizes(index)[:4]
     height, width = (original_h, original_w) if where == "original" else (resized_h, resized_w)
     name = f"img{index}_det" if where == "resized" else f"img{index}_det_ori"
-    ours = detector_postprocess(reference.inference[index].detections, height, width)
+    ours = postprocess(copy.deepcopy(reference.inference[index].detections), height, width)
     scores, labels = (reference[f"img{index}_det_{key}"] for key in ("scores", "labels"))
     pairs = match(ours, reference[f"{name}_boxes"], scores, labels)
     assert len(pairs) >= 20
     theirs = recorded_masks(reference, name, height, width)
-    masks = coco_mask.encode(
-        np.asfortranarray(ours.pred_masks.numpy().astype(np.uint8).transpose(1, 2, 0))
-    )
+    masks = ours.pred_masks.to_rle()
     overlaps = np.array(
         [
             coco_mask.iou([masks[k]], [rle], [0])[0, 0]

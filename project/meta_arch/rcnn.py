@@ -1,0 +1,56 @@
+"""Detectron2's ``GeneralizedRCNN``, ready for speed."""
+
+from collections.abc import Sequence
+
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances, ROIMasks
+
+from project.structures.pasted_masks import PastedMasks
+
+
+@META_ARCH_REGISTRY.register()
+class ExtendedRCNN(GeneralizedRCNN):
+    """Detectron2's, whose detections hold their masks as :class:`PastedMasks`."""
+
+    def inference(
+        self,
+        batched_inputs: Sequence[dict],
+        detected_instances: Sequence[Instances] | None = None,
+        do_postprocess: bool = True,
+    ) -> list:
+        """See ``GeneralizedRCNN.inference``."""
+        results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
+        if not do_postprocess:
+            return results
+        processed = []
+        for instances, record in zip(results, batched_inputs, strict=True):
+            height, width = instances.image_size
+            size = record.get("height", height), record.get("width", width)
+            processed.append({"instances": postprocess(instances, *size)})
+        return processed
+
+
+def postprocess(instances: Instances, height: int, width: int) -> Instances:
+    """Detectron2's ``detector_postprocess``, without pasting the masks.
+
+    Args:
+        instances: of a picture of ``instances.image_size``; ``pred_masks``, if any, are
+            probabilities of shape (N, 1, M, M). They are changed.
+        height, width: of the picture that the detections are wanted for.
+
+    Returns:
+        The detections in its pixels, ``pred_masks`` as :class:`PastedMasks`; without those whose
+        box is empty.
+    """
+    if not instances.has("pred_masks"):
+        return detector_postprocess(instances, height, width)
+    masks = instances.pred_masks
+    instances.remove("pred_masks")
+    instances.roi_masks = ROIMasks(masks[:, 0])  # a name that detector_postprocess does not paste
+    result = detector_postprocess(instances, height, width)
+    probabilities = result.roi_masks.tensor
+    result.remove("roi_masks")
+    result.pred_masks = PastedMasks(probabilities, result.pred_boxes.tensor, (height, width))
+    return result

@@ -1,0 +1,57 @@
+"""The detector is Detectron2's, but for masks that are pasted late."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+
+from project.data.mapper import build_mapper
+from project.structures.pasted_masks import PastedMasks
+from tests.helpers import load_small_config
+
+
+@pytest.fixture
+def model_and_pictures(small_opts):
+    cfg = load_small_config([*small_opts, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"])
+    torch.manual_seed(0)
+    mapper = build_mapper(cfg, is_train=False)
+    records = DatasetCatalog.get("tiny_voc_test_annotated")[:2]
+    return build_model(cfg).eval(), [mapper(record) for record in records]
+
+
+@torch.no_grad()
+def test_detections_are_detectron2s(model_and_pictures):
+    model, pictures = model_and_pictures
+    del pictures[1]["height"], pictures[1]["width"]  # then those of the network's input
+    expected = GeneralizedRCNN.inference(model, pictures)
+    for ours, theirs, picture in zip(model(pictures), expected, pictures, strict=True):
+        ours, theirs = ours["instances"], theirs["instances"]
+        size = tuple(picture["image"].shape[1:])
+        assert ours.image_size == (picture.get("height", size[0]), picture.get("width", size[1]))
+        assert len(ours) == len(theirs) > 10
+        for name in ("pred_boxes", "scores", "pred_classes"):
+            mine, other = (getattr(x.get(name), "tensor", x.get(name)) for x in (ours, theirs))
+            assert torch.equal(mine, other)
+        assert isinstance(ours.pred_masks, PastedMasks)
+        differing = (ours.pred_masks.tensor != theirs.pred_masks).float().mean()
+        assert differing < 1e-5
+        assert set(ours.get_fields()) == set(theirs.get_fields())
+
+
+@torch.no_grad()
+def test_raw_outputs_are_detectron2s(model_and_pictures):
+    model, pictures = model_and_pictures
+    ours = model.inference(copy.deepcopy(pictures), do_postprocess=False)
+    theirs = GeneralizedRCNN.inference(model, pictures, do_postprocess=False)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine.pred_masks, other.pred_masks) and mine.pred_masks.ndim == 4
+
+
+@torch.no_grad()
+def test_a_model_without_masks(small_opts, model_and_pictures):
+    _, pictures = model_and_pictures
+    model = build_model(load_small_config([*small_opts, "MODEL.MASK_ON", "False"])).eval()
+    assert not model(pictures)[0]["instances"].has("pred_masks")
