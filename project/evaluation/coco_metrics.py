@@ -81,6 +81,8 @@ def evaluate(
     if results is not None:
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval_faster(ground_truth, results, iou_type, print_function=_silent)
+            # Its tasks, a picture and a class each, are too small for threads to pay.
+            evaluation.rle_iou_max_workers = 1
             evaluation.params.catIds = list(categories.ids)
             evaluation.run()
         # (T IoU thresholds, R recalls, K classes, A areas, M numbers of detections)
