@@ -25,6 +25,11 @@ def add_project_config(cfg: CfgNode) -> None:
     # BN, SyncBN or FrozenBN, in the body. What MODEL.BACKBONE.FREEZE_AT freezes is as in FrozenBN.
     cfg.MODEL.TIMM.NORM = "BN"
 
+    # ---- speed
+    # Of convolutions and linear layers at inference, with MODEL.META_ARCHITECTURE ExtendedRCNN:
+    # float32, bfloat16, float16, or "auto": bfloat16 where the machine computes with it.
+    cfg.MODEL.INFERENCE_DTYPE = "auto"
+
     # ---- the original's computation; the default of each key is Detectron2's (docs/parity.md)
     # Clamp the deltas dw and dh from above only ("upper") or on "both" sides, in RPN and cascade.
     cfg.MODEL.DELTA_CLAMP = "upper"

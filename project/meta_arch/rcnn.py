@@ -2,17 +2,54 @@
 
 from collections.abc import Sequence
 
+import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Instances, ROIMasks
+from detectron2.structures import ImageList, Instances, ROIMasks
 
+from project.errors import require_choice
 from project.structures.pasted_masks import PastedMasks
+
+INFERENCE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @META_ARCH_REGISTRY.register()
 class ExtendedRCNN(GeneralizedRCNN):
-    """Detectron2's, whose detections hold their masks as :class:`PastedMasks`."""
+    """Detectron2's, whose detections hold their masks as :class:`PastedMasks`.
+
+    Args:
+        inference_dtype: of convolutions and linear layers at inference, as in autocast. "auto" is
+            bfloat16 where the machine computes with it, else float32.
+        channels_last: keep pictures, features and weights with their channels last in memory.
+        kwargs: see ``GeneralizedRCNN``.
+    """
+
+    @configurable
+    def __init__(self, *, inference_dtype: str = "float32", channels_last: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.inference_dtype = inference_dtype
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        require_choice("MODEL.INFERENCE_DTYPE", cfg.MODEL.INFERENCE_DTYPE, INFERENCE_DTYPES)
+        return {
+            **super().from_config(cfg),
+            "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
+            # What is fast on a GPU depends on its precision too, and was not measured.
+            "channels_last": cfg.MODEL.DEVICE == "cpu",
+        }
+
+    def preprocess_image(self, batched_inputs: Sequence[dict]) -> ImageList:
+        """Normalised and padded pictures."""
+        images = super().preprocess_image(batched_inputs)
+        if self.channels_last:
+            images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
+        return images
 
     def inference(
         self,
@@ -21,7 +58,9 @@ class ExtendedRCNN(GeneralizedRCNN):
         do_postprocess: bool = True,
     ) -> list:
         """See ``GeneralizedRCNN.inference``."""
-        results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
+        dtype = _resolve(self.inference_dtype, self.device)
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
         if not do_postprocess:
             return results
         processed = []
@@ -30,6 +69,21 @@ class ExtendedRCNN(GeneralizedRCNN):
             size = record.get("height", height), record.get("width", width)
             processed.append({"instances": postprocess(instances, *size)})
         return processed
+
+
+def _resolve(name: str, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has instructions for bfloat16, which others imitate slowly."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Older versions of torch lack some of these.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, x, bool)() for x in names)
 
 
 def postprocess(instances: Instances, height: int, width: int) -> Instances:

@@ -6,7 +6,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
-from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads
+from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads, _ScaleGradient
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
@@ -15,6 +15,7 @@ from torch import nn
 
 from project.box_regression import build_box2box_transform
 from project.errors import UserError, require_choice
+from project.layers.roi_align import use_fast_roi_align
 from project.loss_normalizer import share_of_mean
 from project.roi_heads.matched_masks import MatchedMasks
 from project.seeding import subsample_labels
@@ -56,6 +57,9 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        for pooler in (self.box_pooler, self.mask_pooler if self.mask_on else None):
+            if pooler is not None:
+                use_fast_roi_align(pooler)
         self.sync_loss_normalizer = sync_loss_normalizer
         self.stage_loss_weights = tuple(stage_loss_weights)
         self.resample = resample
@@ -193,10 +197,13 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         self, features: list[torch.Tensor], proposals: list[Instances], stage: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Class logits (R, K + 1) and deltas (R, 4) of a stage, for all pictures' RoIs."""
-        if self.average_gradient:
-            return super()._run_stage(features, proposals, stage)
         pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
-        return self.box_predictor[stage](self.box_head[stage](pooled))
+        if self.training and self.average_gradient:
+            pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
+        hidden = self.box_head[stage](pooled)
+        # In bfloat16, with three digits, many scores would be equal.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.box_predictor[stage](hidden.float())
 
     @torch.no_grad()
     def _refine(

@@ -9,13 +9,15 @@ from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 
 from project.data.mapper import build_mapper
+from project.errors import UserError
 from project.structures.pasted_masks import PastedMasks
 from tests.helpers import load_small_config
 
 
 @pytest.fixture
 def model_and_pictures(small_opts):
-    cfg = load_small_config([*small_opts, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"])
+    opts = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.INFERENCE_DTYPE", "float32"]
+    cfg = load_small_config([*small_opts, *opts])
     torch.manual_seed(0)
     mapper = build_mapper(cfg, is_train=False)
     records = DatasetCatalog.get("tiny_voc_test_annotated")[:2]
@@ -55,3 +57,44 @@ def test_a_model_without_masks(small_opts, model_and_pictures):
     _, pictures = model_and_pictures
     model = build_model(load_small_config([*small_opts, "MODEL.MASK_ON", "False"])).eval()
     assert not model(pictures)[0]["instances"].has("pred_masks")
+
+
+@torch.no_grad()
+def test_half_precision_finds_nearly_the_same(model_and_pictures):
+    model, pictures = model_and_pictures
+    model.inference_dtype = "float32"
+    expected = model(pictures)
+    model.inference_dtype = "bfloat16"
+    for ours, theirs in zip(model(pictures), expected, strict=True):
+        ours, theirs = ours["instances"], theirs["instances"]
+        assert ours.scores.dtype == ours.pred_boxes.tensor.dtype == torch.float32
+        assert torch.allclose(ours.scores[:10], theirs.scores[:10], atol=0.02)
+        assert not torch.equal(ours.scores, theirs.scores)
+
+
+@pytest.mark.parametrize(("has_it", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_what_the_machine_computes_with(model_and_pictures, monkeypatch, has_it, expected):
+    model, pictures = model_and_pictures
+    results = []
+    monkeypatch.setattr("project.meta_arch.rcnn.computes_in_bfloat16", lambda device: has_it)
+    for dtype in ("auto", expected):
+        model.inference_dtype = dtype
+        with torch.no_grad():
+            results.append(model(pictures)[0]["instances"].scores)
+    assert torch.equal(*results)
+
+
+def test_the_cpu_keeps_channels_last(small_opts, model_and_pictures):
+    model, pictures = model_and_pictures
+    weight = model.backbone.fpn_output2.weight
+    assert model.channels_last and weight.is_contiguous(memory_format=torch.channels_last)
+    batch = model.preprocess_image(pictures).tensor
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        features = model.backbone(batch)["p2"]
+    assert features.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_unknown_dtype_is_refused(small_opts):
+    with pytest.raises(UserError, match="choose one of auto, float32"):
+        build_model(load_small_config([*small_opts, "MODEL.INFERENCE_DTYPE", "int8"]))

@@ -1,0 +1,229 @@
+"""Inference and training steps of a recipe's whole model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+from pycocotools import mask as coco_mask
+from tabulate import tabulate
+from torch import nn
+
+from project.benchmark.timing import OURS, STOCK, Spread, ratio, take_turns
+from project.data.categories import Categories
+from project.data.mapper import build_mapper
+from project.errors import UserError
+from project.evaluation.detections import to_coco_results
+from project.seeding import seed_generators
+
+OURS_BF16 = f"{OURS}, bfloat16"
+# What a recipe may compute otherwise than Detectron2 (docs/parity.md), as Detectron2 does.
+STOCK_COMPUTATION = (
+    *("MODEL.DELTA_CLAMP", "upper", "MODEL.RPN.BOUNDARY_THRESH", -1),
+    *("MODEL.RPN.LOW_QUALITY_MIN_IOU", 0.0, "MODEL.RPN.LOW_QUALITY_REASSIGN", False),
+    *("MODEL.RPN.LOSS_NORMALIZER", "batch_size"),
+    *("MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS", [1.0, 1.0, 1.0]),
+    *("MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE", False),
+    *("MODEL.ROI_BOX_CASCADE_HEAD.SCORE_FUSION", "probs"),
+    *("MODEL.ROI_BOX_CASCADE_HEAD.AVERAGE_GRADIENT", True),
+    *("MODEL.ROI_MASK_HEAD.NUM_HEADS", 1, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0),
+)
+STOCK_PARTS = (
+    *("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
+    *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"),
+)
+# Rounding may change the order of detections of nearly equal scores.
+MIN_FOUND = 0.98
+MAX_LOSS_DIFFERENCE, MAX_GRADIENT_DIFFERENCE = 1e-4, 1e-3  # relative
+
+
+@dataclass(frozen=True)
+class ModelBenchmark:
+    """Seconds of one call.
+
+    Attributes:
+        what: the call, in words.
+        agreement: how near the answers are, in words.
+        seconds: of each program.
+        ratios: how many times as fast as Detectron2 each other program is.
+    """
+
+    what: str
+    agreement: str
+    seconds: dict[str, Spread]
+    ratios: dict[str, Spread]
+
+
+def report_model(result: ModelBenchmark) -> str:
+    """The figures as a table."""
+    rows = [
+        [name, str(spread), str(result.ratios.get(name, ""))]
+        for name, spread in result.seconds.items()
+    ]
+    table = tabulate(rows, ["", "seconds", "times as fast"])
+    return f"{result.what}\n{result.agreement}\n\n{table}"
+
+
+def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenchmark:
+    """From the tensor of one picture to detections whose masks are RLE of the whole picture.
+
+    Weights are seeded; with a score threshold of 0 each side gives as many detections as it may.
+
+    Raises:
+        UserError: proposals or detections differ, with float32 on both sides.
+    """
+    cfg, models = _models(cfg)
+    picture = build_mapper(cfg, is_train=False)(record)
+    categories = Categories(tuple(range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)), ())
+    proposals: dict[str, int] = {}
+
+    def program(name: str) -> Callable[[], list[dict]]:
+        model = models[STOCK if name == STOCK else OURS].eval()
+
+        @torch.no_grad()
+        def run() -> list[dict]:
+            if name != STOCK:
+                model.inference_dtype = "bfloat16" if name == OURS_BF16 else "float32"
+            instances = model([picture])[0]["instances"].to("cpu")
+            if name == STOCK:
+                return instances_to_coco_json(instances, 0)
+            return to_coco_results(instances, 0, categories)
+
+        return run
+
+    hooks = [
+        model.proposal_generator.register_forward_hook(
+            lambda _, __, output, name=name: proposals.update({name: len(output[0][0])})
+        )
+        for name, model in models.items()
+    ]
+    programs = {name: program(name) for name in (STOCK, OURS, OURS_BF16)}
+    results = {name: run() for name, run in programs.items()}
+    for hook in hooks:
+        hook.remove()
+    found, in_bf16 = (_found(results[STOCK], results[name]) for name in (OURS, OURS_BF16))
+    counts = {name: len(result) for name, result in results.items()}
+    if proposals[STOCK] != proposals[OURS] or len(set(counts.values())) > 1 or found < MIN_FOUND:
+        raise UserError(
+            f"infer: proposals {proposals}, detections {counts}, of which {found:.0%} agree"
+        )
+    agreement = (
+        f"{proposals[OURS]} proposals and {counts[OURS]} detections each; in float32 {found:.0%} of"
+        f" them agree (class, score within 1e-4, IoU of masks 0.99); {in_bf16:.0%} do in bfloat16,"
+        " whose AP docs/performance.md has"
+    )
+    height, width = picture["image"].shape[1:]
+    return _timed(f"one picture of {height} x {width}", agreement, programs, rounds)
+
+
+def benchmark_training(cfg: CfgNode, records: Sequence[Mapping], rounds: int) -> ModelBenchmark:
+    """Forward, backward and the optimizer's step on one batch; weights are seeded.
+
+    Raises:
+        UserError: numbers of RoIs, losses or gradients differ, with float32 on both sides.
+    """
+    cfg, models = _models(cfg)
+    cfg.SOLVER.BASE_LR = 1e-8  # the weights stay what they are
+    mapper = build_mapper(cfg, is_train=True)
+    seed_generators(0)
+    batch = [mapper(record) for record in records]
+    optimizers = {name: build_optimizer(cfg, model.train()) for name, model in models.items()}
+    facts: dict[str, tuple[float, float, tuple]] = {}
+
+    def program(name: str) -> Callable[[], None]:
+        side = STOCK if name == STOCK else OURS
+        model, optimizer = models[side], optimizers[side]
+
+        def run() -> None:
+            seed_generators(0)  # the same RoIs on both sides
+            optimizer.zero_grad()
+            is_bf16 = name == OURS_BF16
+            with EventStorage() as storage:
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bf16):
+                    loss = sum(model(batch).values())
+                loss.backward()
+                gradients = [p.grad for p in model.parameters() if p.grad is not None]
+                norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+                sampled = [
+                    storage.latest()[f"roi_head/num_{kind}_samples"][0] for kind in ("fg", "bg")
+                ]
+                facts.setdefault(name, (loss.item(), norm.item(), tuple(map(float, sampled))))
+            optimizer.step()
+
+        return run
+
+    programs = {name: program(name) for name in (STOCK, OURS, OURS_BF16)}
+    for run in programs.values():
+        run()
+    (loss, norm, rois), (our_loss, our_norm, our_rois) = facts[STOCK], facts[OURS]
+    loss_difference, norm_difference = abs(our_loss / loss - 1), abs(our_norm / norm - 1)
+    agrees = loss_difference <= MAX_LOSS_DIFFERENCE and norm_difference <= MAX_GRADIENT_DIFFERENCE
+    if rois != our_rois or not agrees:
+        raise UserError(f"train: loss, gradient's norm, RoIs differ: {facts}")
+    agreement = (
+        f"{sum(rois):.0f} RoIs a picture each; in float32 losses differ by {loss_difference:.0e},"
+        f" norms of gradients by {norm_difference:.0e}; in bfloat16 by"
+        f" {abs(facts[OURS_BF16][0] / loss - 1):.0e} and {abs(facts[OURS_BF16][1] / norm - 1):.0e}"
+    )
+    sizes = ", ".join("{} x {}".format(*x["image"].shape[1:]) for x in batch)
+    return _timed(f"a batch of {len(batch)}: {sizes}", agreement, programs, rounds)
+
+
+def _models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
+    """The recipe with Detectron2's computation; its model of stock and of own parts, alike."""
+    cfg = cfg.clone()
+    cfg.merge_from_list(list(STOCK_COMPUTATION))
+    stock_cfg = cfg.clone()
+    stock_cfg.merge_from_list(list(STOCK_PARTS))
+    models = {STOCK: build_model(stock_cfg), OURS: build_model(cfg)}
+    state = _seeded_state(models[STOCK])
+    for model in models.values():
+        model.load_state_dict(state)
+    return cfg, models
+
+
+def _seeded_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """New weights as large as those that the model was built with; BatchNorm's as they are."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.ndim < 2:
+            state[name] = tensor
+            continue
+        # Class scores of an untrained model are all alike.
+        scale = 0.1 if "cls_score" in name else float(tensor.std())
+        values = torch.randn(tensor.shape, generator=generator) * scale
+        state[name] = values.to(tensor.device)
+    return state
+
+
+def _timed(
+    what: str, agreement: str, programs: Mapping[str, Callable[[], object]], rounds: int
+) -> ModelBenchmark:
+    seconds = take_turns(programs, rounds)
+    return ModelBenchmark(
+        what,
+        agreement,
+        {name: Spread.of(values) for name, values in seconds.items()},
+        {name: ratio(seconds, STOCK, name) for name in programs if name != STOCK},
+    )
+
+
+def _found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> float:
+    """Which share of ``expected`` is among ``detections``."""
+    if not expected or not detections:
+        return float(len(expected) == len(detections))
+    masks = [[item["segmentation"] for item in items] for items in (expected, detections)]
+    overlaps = coco_mask.iou(*masks, [0] * len(detections))
+    classes, scores = (
+        [np.array([item[key] for item in items]) for items in (expected, detections)]
+        for key in ("category_id", "score")
+    )
+    same = classes[0][:, None] == classes[1]
+    near = np.abs(scores[0][:, None] - scores[1]) <= 1e-4
+    return float((same & near & (overlaps >= 0.99)).any(axis=1).mean())

@@ -1,0 +1,1 @@
+"""Layers that torch, torchvision and Detectron2 have too, but slower."""

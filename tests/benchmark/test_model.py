@@ -1,0 +1,46 @@
+"""The benchmarks of the model run, and would see it if the two sides differed."""
+
+import json
+
+import pytest
+from detectron2.data import DatasetCatalog
+
+from project.benchmark import model
+from project.errors import UserError
+from project.meta_arch.rcnn import ExtendedRCNN
+from scripts import benchmark
+from tests.helpers import SMALL_CONFIG, load_small_config
+
+
+@pytest.mark.parametrize("name", ["infer", "train"])
+def test_it_runs_and_writes_its_figures(generated_root, tmp_path, name):
+    path = tmp_path / "figures.json"
+    arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG)]
+    small = ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "MODEL.WEIGHTS", ""]
+    benchmark.main([name, *arguments, "--rounds", "1", "--json", str(path), *small])
+    result = json.loads(path.read_text())[name]
+    assert list(result["seconds"]) == [model.STOCK, model.OURS, model.OURS_BF16]
+    assert set(result["ratios"]) == {model.OURS, model.OURS_BF16}
+
+
+def test_detections_that_differ_are_found_out(small_opts, monkeypatch):
+    cfg = load_small_config(small_opts)
+    record = DatasetCatalog.get("tiny_voc_train")[0]
+    inference = ExtendedRCNN.inference
+
+    def wrong(self, *arguments, **options):
+        results = inference(self, *arguments, **options)
+        results[0]["instances"].scores += 0.01
+        return results
+
+    monkeypatch.setattr(ExtendedRCNN, "inference", wrong)
+    with pytest.raises(UserError, match="infer: proposals"):
+        model.benchmark_inference(cfg, record, 1)
+
+
+def test_losses_that_differ_are_found_out(small_opts, monkeypatch):
+    cfg = load_small_config(small_opts)
+    monkeypatch.setattr(model, "STOCK_COMPUTATION", ("MODEL.DELTA_CLAMP", "upper"))
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = [1.0, 0.5, 0.25]
+    with pytest.raises(UserError, match="train: loss"):
+        model.benchmark_training(cfg, DatasetCatalog.get("tiny_voc_train")[:2], 1)
