@@ -54,19 +54,25 @@ def test_the_demo_names_its_files_and_they_are_there(demo):
     assert {d["image_id"] for d in json.loads((output / "submission.json").read_text())} <= ids
 
 
-def test_the_demos_model_does_as_well_on_another_seed(demo, tmp_path):
+def test_the_demos_model_does_as_well_on_another_seed_and_in_bfloat16(demo, tmp_path):
     from project.data.synthetic import generate_dataset
 
-    generate_dataset(tmp_path / "data", num_train=1, num_test=100, seed=12345)
-    train_net.main(
-        [
-            "--eval-only",
-            *("MODEL.WEIGHTS", str(REPOSITORY / "output/demo/latest.pth")),
-            *("DATASETS.ROOT", str(tmp_path / "data"), "OUTPUT_DIR", str(tmp_path / "run")),
-        ]
-    )
-    results = json.loads((tmp_path / "run/evaluation.json").read_text())
-    assert results["segm"]["AP50"] >= 50
+    generate_dataset(tmp_path / "data", num_train=1, num_test=200, seed=12345)
+    results = {}
+    for dtype in ("float32", "bfloat16"):
+        train_net.main(
+            [
+                "--eval-only",
+                *("MODEL.WEIGHTS", str(REPOSITORY / "output/demo/latest.pth")),
+                *("DATASETS.ROOT", str(tmp_path / "data"), "OUTPUT_DIR", str(tmp_path / dtype)),
+                *("MODEL.INFERENCE_DTYPE", dtype),
+            ]
+        )
+        results[dtype] = json.loads((tmp_path / dtype / "evaluation.json").read_text())
+    assert results["float32"]["segm"]["AP50"] >= 50
+    for iou_type in ("bbox", "segm"):
+        difference = results["bfloat16"][iou_type]["AP"] - results["float32"][iou_type]["AP"]
+        assert abs(difference) <= 0.3
 
 
 def test_the_full_recipe_trains_and_evaluates_on_a_cpu(generated_root, tmp_path):
@@ -84,10 +90,12 @@ def test_the_full_recipe_trains_and_evaluates_on_a_cpu(generated_root, tmp_path)
 
 def test_the_programs_say_how_they_are_used():
     for script in (
+        "benchmark",
         "convert_checkpoint",
         "draw_predictions",
         "generate_dataset",
         "print_evaluation",
+        "show_dataset",
     ):
         command = [sys.executable, f"scripts/{script}.py", "--help"]
         result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

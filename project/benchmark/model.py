@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -51,22 +52,27 @@ class ModelBenchmark:
         agreement: how near the answers are, in words.
         seconds: of each program.
         ratios: how many times as fast as Detectron2 each other program is.
+        parts: of each program, seconds in each part of the model, in forward.
     """
 
     what: str
     agreement: str
     seconds: dict[str, Spread]
     ratios: dict[str, Spread]
+    parts: dict[str, dict[str, float]]
 
 
 def report_model(result: ModelBenchmark) -> str:
-    """The figures as a table."""
+    """The figures as tables."""
     rows = [
         [name, str(spread), str(result.ratios.get(name, ""))]
         for name, spread in result.seconds.items()
     ]
-    table = tabulate(rows, ["", "seconds", "times as fast"])
-    return f"{result.what}\n{result.agreement}\n\n{table}"
+    seconds = tabulate(rows, ["", "seconds", "times as fast"])
+    names = next(iter(result.parts.values()))
+    rows = [[name, *(parts[name] for parts in result.parts.values())] for name in names]
+    parts = tabulate(rows, ["part, seconds in forward", *result.parts], floatfmt=".2f")
+    return f"{result.what}\n{result.agreement}\n\n{seconds}\n\n{parts}"
 
 
 def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenchmark:
@@ -118,7 +124,7 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
         " whose AP docs/performance.md has"
     )
     height, width = picture["image"].shape[1:]
-    return _timed(f"one picture of {height} x {width}", agreement, programs, rounds)
+    return _timed(f"one picture of {height} x {width}", agreement, programs, models, rounds)
 
 
 def benchmark_training(cfg: CfgNode, records: Sequence[Mapping], rounds: int) -> ModelBenchmark:
@@ -171,7 +177,7 @@ def benchmark_training(cfg: CfgNode, records: Sequence[Mapping], rounds: int) ->
         f" {abs(facts[OURS_BF16][0] / loss - 1):.0e} and {abs(facts[OURS_BF16][1] / norm - 1):.0e}"
     )
     sizes = ", ".join("{} x {}".format(*x["image"].shape[1:]) for x in batch)
-    return _timed(f"a batch of {len(batch)}: {sizes}", agreement, programs, rounds)
+    return _timed(f"a batch of {len(batch)}: {sizes}", agreement, programs, models, rounds)
 
 
 def _models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
@@ -203,15 +209,67 @@ def _seeded_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _timed(
-    what: str, agreement: str, programs: Mapping[str, Callable[[], object]], rounds: int
+    what: str,
+    agreement: str,
+    programs: Mapping[str, Callable[[], object]],
+    models: Mapping[str, nn.Module],
+    rounds: int,
 ) -> ModelBenchmark:
     seconds = take_turns(programs, rounds)
+    parts = {
+        name: _parts(models[STOCK if name == STOCK else OURS], run)
+        for name, run in programs.items()
+    }
     return ModelBenchmark(
         what,
         agreement,
         {name: Spread.of(values) for name, values in seconds.items()},
         {name: ratio(seconds, STOCK, name) for name in programs if name != STOCK},
+        parts,
     )
+
+
+def _parts(model: nn.Module, run: Callable[[], object]) -> dict[str, float]:
+    """Seconds that one ``run`` spends in ``forward`` of each part of ``model``."""
+    heads = model.roi_heads
+    modules = {
+        "body": [model.backbone.bottom_up],
+        "FPN": [model.backbone],
+        "RPN": [model.proposal_generator],
+        "RoIAlign": [heads.box_pooler, heads.mask_pooler],
+        "box heads": [*heads.box_head, *heads.box_predictor],
+        "mask head": [heads.mask_head],
+        "whole model": [model],
+    }
+    seconds = dict.fromkeys(modules, 0.0)
+    hooks = []
+    for name, members in modules.items():
+        for member in members:
+            hooks += _stopwatch(member, name, seconds)
+    run()
+    for hook in hooks:
+        hook.remove()
+    seconds["FPN"] -= seconds["body"]
+    whole = seconds.pop("whole model")
+    return {**seconds, "the rest of forward": whole - sum(seconds.values())}
+
+
+def _stopwatch(module: nn.Module, name: str, seconds: dict[str, float]) -> list:
+    """Hooks that add the time in ``forward`` to ``seconds[name]``."""
+    device = next(module.parameters(), torch.zeros(())).device
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return perf_counter()
+
+    def start(*_) -> None:
+        seconds[name] -= now()
+
+    def stop(*_) -> None:
+        seconds[name] += now()
+
+    return [module.register_forward_pre_hook(start), module.register_forward_hook(stop)]
 
 
 def _found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> float:

@@ -21,6 +21,8 @@ def test_it_runs_and_writes_its_figures(generated_root, tmp_path, name):
     result = json.loads(path.read_text())[name]
     assert list(result["seconds"]) == [model.STOCK, model.OURS, model.OURS_BF16]
     assert set(result["ratios"]) == {model.OURS, model.OURS_BF16}
+    for parts in result["parts"].values():
+        assert min(parts.values()) > 0 and "RoIAlign" in parts
 
 
 def test_detections_that_differ_are_found_out(small_opts, monkeypatch):
