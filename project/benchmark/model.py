@@ -40,7 +40,8 @@ STOCK_PARTS = (
 )
 # Rounding may change the order of detections of nearly equal scores.
 MIN_FOUND = 0.98
-MAX_LOSS_DIFFERENCE, MAX_GRADIENT_DIFFERENCE = 1e-4, 1e-3  # relative
+# Relative. Rounding may also exchange two proposals, and with them a RoI that is drawn.
+MAX_LOSS_DIFFERENCE, MAX_GRADIENT_DIFFERENCE = 1e-3, 1e-2
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
         UserError: proposals or detections differ, with float32 on both sides.
     """
     cfg, models = _models(cfg)
+    for predictors in zip(
+        *(model.roi_heads.box_predictor for model in models.values()), strict=True
+    ):
+        # Class scores of an untrained model are all alike.
+        nn.init.normal_(predictors[0].cls_score.weight, std=0.1)
+        predictors[1].load_state_dict(predictors[0].state_dict())
     picture = build_mapper(cfg, is_train=False)(record)
     categories = Categories(tuple(range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)), ())
     proposals: dict[str, int] = {}
@@ -112,7 +119,7 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
     results = {name: run() for name, run in programs.items()}
     for hook in hooks:
         hook.remove()
-    found, in_bf16 = (_found(results[STOCK], results[name]) for name in (OURS, OURS_BF16))
+    found = _found(results[STOCK], results[OURS])
     counts = {name: len(result) for name, result in results.items()}
     if proposals[STOCK] != proposals[OURS] or len(set(counts.values())) > 1 or found < MIN_FOUND:
         raise UserError(
@@ -120,8 +127,7 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
         )
     agreement = (
         f"{proposals[OURS]} proposals and {counts[OURS]} detections each; in float32 {found:.0%} of"
-        f" them agree (class, score within 1e-4, IoU of masks 0.99); {in_bf16:.0%} do in bfloat16,"
-        " whose AP docs/performance.md has"
+        " them agree (class, score within 1e-4, box within 0.02 pixels, IoU of masks 0.99)"
     )
     height, width = picture["image"].shape[1:]
     return _timed(f"one picture of {height} x {width}", agreement, programs, models, rounds)
@@ -186,26 +192,10 @@ def _models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
     cfg.merge_from_list(list(STOCK_COMPUTATION))
     stock_cfg = cfg.clone()
     stock_cfg.merge_from_list(list(STOCK_PARTS))
+    seed_generators(0)
     models = {STOCK: build_model(stock_cfg), OURS: build_model(cfg)}
-    state = _seeded_state(models[STOCK])
-    for model in models.values():
-        model.load_state_dict(state)
+    models[OURS].load_state_dict(models[STOCK].state_dict())
     return cfg, models
-
-
-def _seeded_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """New weights as large as those that the model was built with; BatchNorm's as they are."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.ndim < 2:
-            state[name] = tensor
-            continue
-        # Class scores of an untrained model are all alike.
-        scale = 0.1 if "cls_score" in name else float(tensor.std())
-        values = torch.randn(tensor.shape, generator=generator) * scale
-        state[name] = values.to(tensor.device)
-    return state
 
 
 def _timed(
@@ -277,11 +267,14 @@ def _found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> float:
     if not expected or not detections:
         return float(len(expected) == len(detections))
     masks = [[item["segmentation"] for item in items] for items in (expected, detections)]
+    are_empty = [coco_mask.area(x) == 0 for x in masks]
     overlaps = coco_mask.iou(*masks, [0] * len(detections))
-    classes, scores = (
+    same_masks = (overlaps >= 0.99) | (are_empty[0][:, None] & are_empty[1])
+    classes, scores, boxes = (
         [np.array([item[key] for item in items]) for items in (expected, detections)]
-        for key in ("category_id", "score")
+        for key in ("category_id", "score", "bbox")
     )
-    same = classes[0][:, None] == classes[1]
+    same_classes = classes[0][:, None] == classes[1]
     near = np.abs(scores[0][:, None] - scores[1]) <= 1e-4
-    return float((same & near & (overlaps >= 0.99)).any(axis=1).mean())
+    near &= np.abs(boxes[0][:, None] - boxes[1]).max(axis=-1) <= 0.02
+    return float((same_classes & near & same_masks).any(axis=1).mean())
