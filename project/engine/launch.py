@@ -5,9 +5,13 @@ The processes are torch.distributed's, and so is what starts and watches them
 process fails it ends the others.
 """
 
+import logging
+import multiprocessing
 import os
 import signal
+import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,9 +124,27 @@ def _exit_code(error: ChildFailedError) -> int:
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
 
-@record
 def _worker(function: Callable, args: tuple, device: str) -> None:
-    with_process_group(function, args, device)
+    try:
+        record(with_process_group)(function, args, device)
+    except BaseException as error:
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        _end_at_once(error.code if isinstance(error, SystemExit) else 1)
+
+
+def _end_at_once(code: int) -> None:
+    """End this process without the destructors of its process group.
+
+    They abort now and then where the group's other processes have gone, and the exit code is then
+    that of the abort.
+    """
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def with_process_group(function: Callable, args: tuple, device: str) -> None:
