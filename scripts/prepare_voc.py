@@ -12,11 +12,10 @@ what torchvision.datasets.VOCSegmentation(..., download=True) leaves.
 import argparse
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from project.data.checking.inspection import VOC_NAMES
-from project.data.segmentation import compressed_rle, polygons
+from project.data.segmentation import compressed_rle, mask_fields, polygons
 from project.data.voc_devkit import VOCDevkit
 from project.errors import UserError, reports_user_errors
 from project.files import require_new_folder, write_json
@@ -71,17 +70,12 @@ def write_split(kit: VOCDevkit, names: list[str], folder: Path, first_id: int) -
         image = {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height}
         images.append(image)
         for category_id, mask in picture.objects():
-            rows, columns = np.nonzero(mask)
-            left, top = int(columns.min()), int(rows.min())
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": category_id,
-                    "segmentation": polygons(mask) or compressed_rle(mask),
-                    "bbox": [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top],
-                    "area": int(mask.sum()),
-                    "iscrowd": 0,
+                    **mask_fields(mask, polygons(mask) or compressed_rle(mask)),
                 }
             )
     return {"images": images, "annotations": annotations, "categories": CATEGORIES}

@@ -14,7 +14,7 @@ from detectron2.data import DatasetFromList, DatasetMapper
 from tabulate import tabulate
 
 from project.benchmark.timing import OURS, STOCK, Spread, one_core, ratio, take_turns
-from project.data.copy_paste import CopyPaste
+from project.data.loading import build_training_mapper
 from project.data.mapper import build_mapper
 from project.errors import UserError, require_choice
 from project.seeding import seeded
@@ -92,16 +92,17 @@ def benchmark_data(cfg: CfgNode, records: Sequence[dict], rounds: int) -> DataBe
     stored = DatasetFromList(list(records), copy=False)
     with one_core():
         agreement = compare_mappers(cfg, stored)
+        own = with_keys(cfg, "INPUT.RESIZE_BACKEND", "opencv")
         mappers: dict[str, Callable] = {
             STOCK: DatasetMapper(cfg, is_train=True),
-            OURS: build_mapper(with_keys(cfg, "INPUT.RESIZE_BACKEND", "opencv"), is_train=True),
+            OURS: build_mapper(own, is_train=True),
         }
         programs = {name: _load_all(mapper, stored) for name, mapper in mappers.items()}
         seconds = take_turns(programs, rounds)
         spreads = {name: _per_picture(values, stored) for name, values in seconds.items()}
         steps = {name: _steps(programs[name], spreads[name].median) for name in programs}
         switched = {
-            name: _load_all(_switched_mapper(cfg, stored, pairs), stored)
+            name: _load_all(build_training_mapper(with_keys(own, *pairs), stored), stored)
             for name, pairs in SWITCHES.items()
         }
         switches = {
@@ -217,10 +218,3 @@ def _steps(program: Callable[[], None], seconds: float) -> dict[str, float]:
             # Functions of one name call one another: the outermost has the whole.
             steps[step] = max(steps.get(step, 0.0), cumulative * seconds / whole)
     return {**steps, _OTHER: seconds - sum(steps.values())}
-
-
-def _switched_mapper(cfg: CfgNode, records: Sequence[dict], pairs: Sequence) -> Callable:
-    cfg = with_keys(cfg, "INPUT.RESIZE_BACKEND", "opencv", *pairs)
-    mapper = build_mapper(cfg, is_train=True)
-    probability = cfg.INPUT.COPY_PASTE.PROBABILITY
-    return CopyPaste(mapper, records, probability) if probability else mapper

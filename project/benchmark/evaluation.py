@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,10 +12,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
-from project.benchmark.timing import OURS, Spread, ratio, take_turns
+from project.benchmark.timing import OURS, Spread, ratio, spreads, take_turns
 from project.data.categories import Categories
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, evaluate, load
+from project.memory import peak_memory
 
 STOCK = "pycocotools"
 IOU_TYPES = {"bbox": "box", "segm": "mask"}
@@ -55,10 +54,10 @@ def benchmark_evaluation(rounds: int, num_images: int = 5000) -> dict[str, Evalu
     """
     coco_json, detections = generated_detections(num_images)
     categories = Categories.from_mapping({i: str(i) for i in range(1, NUM_CLASSES + 1)})
-    added, before = {}, _peak_memory()
+    added, before = {}, peak_memory()
     for iou_type in IOU_TYPES:  # first of all, as a process does not give back what it had
         evaluate(*load(coco_json, detections, iou_type, categories), iou_type, categories)
-        added[iou_type] = _peak_memory() - before
+        added[iou_type] = (peak_memory() - before) / 1e9
     return {
         iou_type: _benchmark(coco_json, detections, categories, iou_type, rounds, added[iou_type])
         for iou_type in IOU_TYPES
@@ -123,8 +122,8 @@ def _benchmark(
         for index in range(2)
     )
     return EvaluationBenchmark(
-        {name: Spread.of(values) for name, values in loading.items()},
-        {name: Spread.of(values) for name, values in seconds.items()},
+        spreads(loading),
+        spreads(seconds),
         ratio(seconds, STOCK, OURS),
         100 * expected[0],
         difference,
@@ -140,12 +139,6 @@ def _load_stock(coco_json: Mapping, detections: Sequence[Mapping], iou_type: str
         truth.createIndex()
         results = [{k: v for k, v in item.items() if k != dropped} for item in detections]
         return COCOeval(truth, truth.loadRes(results), iou_type)
-
-
-def _peak_memory() -> float:
-    """Of this process so far, in GB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else kB
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def generated_detections(num_images: int) -> tuple[dict, list[dict]]:

@@ -10,7 +10,7 @@ from detectron2.structures import Boxes
 from pycocotools import mask as coco_mask
 from tabulate import tabulate
 
-from project.benchmark.timing import OURS, STOCK, Spread, ratio, take_turns
+from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
 from project.errors import UserError
 from project.structures.pasted_masks import PastedMasks
 
@@ -68,8 +68,7 @@ def _benchmark(name: str, sizes: tuple[float, float], rounds: int, device: str) 
     if theirs.shape != ours.shape or differing > MAX_DIFFERING:
         raise UserError(f"{name}: {differing:.1e} of the pixels differ")
     seconds = take_turns(programs, rounds)
-    spreads = {program: Spread.of(values) for program, values in seconds.items()}
-    return MasksBenchmark(differing, spreads, ratio(seconds, STOCK, OURS))
+    return MasksBenchmark(differing, spreads(seconds), ratio(seconds, STOCK, OURS))
 
 
 def seeded_masks(sizes: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from tabulate import tabulate
 from torch import nn
 
-from project.benchmark.timing import OURS, STOCK, Spread, ratio, take_turns
+from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
 from project.data.categories import Categories
 from project.data.mapper import build_mapper
 from project.errors import UserError
@@ -85,12 +85,10 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
         UserError: proposals or detections differ, with float32 on both sides.
     """
     cfg, models = _models(cfg)
-    for predictors in zip(
-        *(model.roi_heads.box_predictor for model in models.values()), strict=True
-    ):
+    for predictor in models[STOCK].roi_heads.box_predictor:
         # Class scores of an untrained model are all alike.
-        nn.init.normal_(predictors[0].cls_score.weight, std=0.1)
-        predictors[1].load_state_dict(predictors[0].state_dict())
+        nn.init.normal_(predictor.cls_score.weight, std=0.1)
+    models[OURS].load_state_dict(models[STOCK].state_dict())
     picture = build_mapper(cfg, is_train=False)(record)
     categories = Categories(tuple(range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)), ())
     proposals: dict[str, int] = {}
@@ -213,7 +211,7 @@ def _timed(
     return ModelBenchmark(
         what,
         agreement,
-        {name: Spread.of(values) for name, values in seconds.items()},
+        spreads(seconds),
         {name: ratio(seconds, STOCK, name) for name in programs if name != STOCK},
         parts,
     )

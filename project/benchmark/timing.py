@@ -50,6 +50,11 @@ def take_turns(programs: Mapping[str, Callable[[], object]], rounds: int) -> dic
     return seconds
 
 
+def spreads(seconds: Mapping[str, list[float]]) -> dict[str, Spread]:
+    """The spread of each program."""
+    return {name: Spread.of(values) for name, values in seconds.items()}
+
+
 def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> Spread:
     """How many times as fast as ``slow`` the program ``fast`` was, round by round."""
     return Spread.of([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)])

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from threading import Thread
 
@@ -129,6 +129,13 @@ def training_records(cfg: CfgNode) -> list[dict]:
         raise UserError(f"{', '.join(names)}: no picture has an object to train on") from error
 
 
+def build_training_mapper(cfg: CfgNode, records: Sequence[dict]) -> Callable[[dict], dict]:
+    """The mapper of a config, with copy-paste from ``records`` where it asks for that."""
+    mapper = build_mapper(cfg, is_train=True)
+    probability = cfg.INPUT.COPY_PASTE.PROBABILITY
+    return CopyPaste(mapper, records, probability) if probability else mapper
+
+
 def build_train_loader(
     cfg: CfgNode, records: Sequence[dict], *, seed: int, start: int = 0
 ) -> DataLoader:
@@ -171,11 +178,8 @@ def build_train_loader(
         world_size=world_size,
     )
     stored = DatasetFromList(records, copy=False)  # in less memory, which workers share
-    mapper = build_mapper(cfg, is_train=True)
-    if cfg.INPUT.COPY_PASTE.PROBABILITY > 0:
-        mapper = CopyPaste(mapper, stored, cfg.INPUT.COPY_PASTE.PROBABILITY)
     return DataLoader(
-        AugmentedDataset(stored, mapper, seed),
+        AugmentedDataset(stored, build_training_mapper(cfg, stored), seed),
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,

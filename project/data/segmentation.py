@@ -44,6 +44,25 @@ def compressed_rle(mask: np.ndarray) -> dict:
     return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
+def mask_fields(mask: np.ndarray, segmentation: list | Mapping) -> dict:
+    """COCO's fields of an annotation that a mask decides.
+
+    Args:
+        mask: bool, shape (H, W), not empty.
+        segmentation: how the mask is to be written.
+
+    Returns:
+        "segmentation", "bbox" (x, y, width, height in whole pixels), "area", "iscrowd" 0.
+    """
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return {
+        "segmentation": segmentation,
+        "bbox": [x, y, width, height],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+    }
+
+
 def polygons(mask: np.ndarray) -> list[list[int]] | None:
     """Polygons along the pixel edges of ``mask`` (bool, (H, W)), one for each connected part.
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from detectron2.utils import comm
 
 from project.engine.hooks import StopTraining
 from project.files import write_json
+from project.memory import peak_memory
 
 RUN_RECORD = "run.json"
 
@@ -117,4 +117,4 @@ def _device_names(device: str) -> list[str]:
 def _peak_memory_mib(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
+    return peak_memory() // 2**20

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.structures import BitMasks, PolygonMasks
 
+from project.data.reading import read_image
 from project.data.segmentation import decode_segmentation
 from project.errors import UserError
 from project.visualization.instances import add_title, draw_instances
@@ -62,7 +63,7 @@ def draw_predictions(
     annotated = _by_image(coco_json.get("annotations", []))
     pictures = []
     for record in chosen:
-        image = _read(Path(image_root) / record["file_name"])
+        image = read_image(Path(image_root) / record["file_name"])
         scale = min(cell_hw[0] / image.shape[0], cell_hw[1] / image.shape[1])
         panels = [_draw(image, predicted[record["id"]], names, scale)]
         if "annotations" in coco_json:
@@ -133,13 +134,6 @@ def _by_image(items) -> Mapping[int, list[Mapping]]:
     for item in items:
         grouped[item["image_id"]].append(item)
     return grouped
-
-
-def _read(path: Path) -> np.ndarray:
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise UserError(f"{path} is missing or no picture")
-    return bgr[..., ::-1]
 
 
 def _draw(

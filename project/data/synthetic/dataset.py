@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from project.data.segmentation import compressed_rle, polygons, uncompressed_rle
+from project.data.segmentation import compressed_rle, mask_fields, polygons, uncompressed_rle
 from project.data.synthetic.scene import Scene, render_scene
 from project.data.synthetic.shapes import CLASS_NAMES
 from project.errors import UserError
@@ -124,17 +124,12 @@ def annotation_records(scene: Scene, image_id: int) -> list[dict]:
         if outline is None:
             encode = uncompressed_rle if annotation_id % 2 else compressed_rle
             outline = encode(mask)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        x, y = int(columns[0]), int(rows[0])
         records.append(
             {
                 "id": annotation_id,
                 "image_id": image_id,
                 "category_id": category_id,
-                "segmentation": outline,
-                "bbox": [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1],
-                "area": int(mask.sum()),
-                "iscrowd": 0,
+                **mask_fields(mask, outline),
             }
         )
     return records
