@@ -16,7 +16,20 @@ from pathlib import Path
 from project.dependencies import require_detectron2
 from project.errors import reports_user_errors
 
-DEFAULT_CONFIG = Path(__file__).parent / "configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn.yaml"
+
+class _ListRecipes(argparse.Action):
+    def __call__(self, parser, *_):
+        from tabulate import tabulate
+
+        from project.recipes import list_recipes
+
+        here = Path.cwd()
+        rows = [
+            (path.relative_to(here) if path.is_relative_to(here) else path, purpose)
+            for path, purpose in list_recipes().items()
+        ]
+        print(tabulate(rows, tablefmt="plain"))
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,6 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the run in OUTPUT_DIR, or FILE"
+    )
+    parser.add_argument(
+        "--list", action=_ListRecipes, nargs=0, help="print every recipe with a line about it"
     )
     # None: one GPU if there is one, else the CPU. A free port, so that two jobs do not collide.
     parser.set_defaults(num_gpus=None, dist_url="auto")
@@ -52,9 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
     log_to_console(int(os.environ.get("RANK", "0")))
     job = Job(args.eval_only, args.format_only, args.resume, args.overwrite)
-    cfg = load_config(
-        args.config_file, args.opts, default_config=str(DEFAULT_CONFIG), resume=args.resume
-    )
+    cfg = load_config(args.config_file, args.opts, resume=args.resume)
     given = parse_opts(args.opts)
     if "DATASETS.TEST" in given and "DATASETS.SUBMISSION" not in given:
         cfg.DATASETS.SUBMISSION = ""  # whoever names a test set exports that one

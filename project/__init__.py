@@ -8,6 +8,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _LAZY_ATTRIBUTES = {
+    "Detections": "project.structures.detections",
+    "Predictor": "project.prediction.predictor",
     "add_project_config": "project.config",
     "load_weights": "project.checkpoint.loading",
 }

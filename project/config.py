@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 import project.registration  # noqa: F401  (a config names what it registers)
 from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
 from project.errors import UserError
+from project.recipes import DEFAULT_RECIPE
 from project.schedule import EPOCH_KEYS
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,11 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.TEST.BEST_METRIC = "segm/AP"
     cfg.TEST.EARLY_STOP_PATIENCE = 0
 
+    # ---- test-time augmentation, with TEST.AUG.ENABLED: boxes of all pictures, masks averaged
+    # Short sides, as parts of INPUT.MIN_SIZE_TEST, each with the part of INPUT.MAX_SIZE_TEST; ()
+    # for Detectron2's keys in pixels, TEST.AUG.MIN_SIZES and MAX_SIZE. TEST.AUG.FLIP doubles them.
+    cfg.TEST.AUG.SCALES = (0.75, 1.0, 1.25)
+
     # ---- the console
     # Seconds after which a progress line is printed, even where fewer than 20 iterations are done.
     cfg.LOG_PERIOD_SECONDS = 8.0
@@ -138,7 +144,7 @@ def load_config(
     config_file: str = "",
     opts: Sequence[str] = (),
     *,
-    default_config: str,
+    default_config: str | Path = DEFAULT_RECIPE,
     weights: str = "",
     resume: bool = False,
 ) -> CfgNode:
@@ -171,12 +177,12 @@ def load_config(
         source = config_file
     else:
         fallback = get_project_cfg()
-        _merge_file(fallback, default_config)
+        _merge_file(fallback, str(default_config))
         output_dir = given.get("OUTPUT_DIR", fallback.OUTPUT_DIR)
         checkpoint = newest_checkpoint(output_dir) if resume else given.get("MODEL.WEIGHTS", "")
         source = _merge_config_of_weights(cfg, checkpoint, output_dir)
         if source is None:
-            cfg, source = fallback, default_config
+            cfg, source = fallback, str(default_config)
     _merge_opts(cfg, given)
     logger.info(f"Config: {source}" + (f", then {' '.join(opts)}" if opts else ""))
     return cfg

@@ -23,8 +23,6 @@ from pathlib import Path
 from project.dependencies import require_detectron2
 from project.errors import UserError, reports_user_errors
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-DEFAULT_CONFIG = REPOSITORY / "configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn.yaml"
 GENERATED = 100  # pictures
 
 
@@ -103,7 +101,7 @@ def _recipe(args: argparse.Namespace):
     with tempfile.TemporaryDirectory() as folder:
         opts = ["DATASETS.ROOT", args.data or _generate(Path(folder)), *args.opts]
         opts += ["MODEL.DEVICE", args.device]
-        cfg = load_config(args.config_file, opts, default_config=str(DEFAULT_CONFIG))
+        cfg = load_config(args.config_file, opts)
         categories = register_training_sets(cfg)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
         yield cfg, training_records(cfg)

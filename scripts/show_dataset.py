@@ -17,9 +17,6 @@ from pathlib import Path
 from project.dependencies import require_detectron2
 from project.errors import UserError, reports_user_errors
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-DEFAULT_CONFIG = REPOSITORY / "configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn.yaml"
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -50,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output_file(args.output, args.overwrite)
     opts = ["DATASETS.ROOT", args.root, *args.opts]
     opts += ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0"]
-    cfg = load_config(args.config_file, opts, default_config=str(DEFAULT_CONFIG))
+    cfg = load_config(args.config_file, opts)
     if args.dataset:
         cfg.DATASETS.TRAIN = (args.dataset,)
     categories = register_training_sets(cfg)

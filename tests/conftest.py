@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import SHARED
+from tests.helpers import SHARED, load_small_config
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +15,32 @@ def generated_root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("generated")
     generate_dataset(root, num_train=12, num_test=6, seed=7)
     return root
+
+
+@pytest.fixture(scope="session")
+def seeded_checkpoint(generated_root, tmp_path_factory) -> Path:
+    """A checkpoint of the small recipe with random weights; it is not to be changed."""
+    import torch
+    from detectron2.modeling import build_model
+
+    from project.data.categories import read_categories
+    from project.data.coco_json import read_coco_json
+
+    opts = ["MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(generated_root)]
+    opts += ["INPUT.MIN_SIZE_TEST", "96", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+    opts += ["MODEL.INFERENCE_DTYPE", "float32"]
+    cfg = load_small_config(opts)
+    torch.manual_seed(5)
+    model = build_model(cfg)
+    for predictor in model.roi_heads.box_predictor:
+        torch.nn.init.normal_(predictor.cls_score.weight, std=0.3)  # so that scores differ
+    torch.nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=1.0)
+    path = tmp_path_factory.mktemp("seeded") / "model.pth"
+    json_file = generated_root / "pascal_train.json"
+    categories = read_categories(read_coco_json(json_file), json_file).to_mapping()
+    content = {"model": model.state_dict(), "config": cfg.dump(), "categories": categories}
+    torch.save(content, path)
+    return path
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_the_programs_say_how_they_are_used():
         "convert_checkpoint",
         "draw_predictions",
         "generate_dataset",
+        "predict",
         "print_evaluation",
         "show_dataset",
     ):

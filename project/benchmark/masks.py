@@ -61,7 +61,7 @@ def _benchmark(name: str, sizes: tuple[float, float], rounds: int, device: str) 
     logits, boxes = (x.to(device) for x in seeded_masks(sizes))
     programs: dict[str, Callable[[], list[dict]]] = {
         STOCK: lambda: _paste_and_encode(logits, boxes),
-        OURS: lambda: PastedMasks(logits.sigmoid(), boxes, IMAGE_HW).to_rle(),
+        OURS: lambda: PastedMasks(logits.sigmoid(), boxes, IMAGE_HW).numpy().to_rle(),
     }
     theirs, ours = (coco_mask.decode(programs[x]()) for x in (STOCK, OURS))
     differing = float((theirs != ours).mean())

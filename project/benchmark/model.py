@@ -19,7 +19,7 @@ from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_t
 from project.data.categories import Categories
 from project.data.mapper import build_mapper
 from project.errors import UserError
-from project.evaluation.detections import to_coco_results
+from project.evaluation.detections import to_coco_results, to_detections
 from project.seeding import seed_generators
 
 OURS_BF16 = f"{OURS}, bfloat16"
@@ -90,7 +90,8 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
         nn.init.normal_(predictor.cls_score.weight, std=0.1)
     models[OURS].load_state_dict(models[STOCK].state_dict())
     picture = build_mapper(cfg, is_train=False)(record)
-    categories = Categories(tuple(range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)), ())
+    ids = range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    categories = Categories(tuple(ids), tuple(map(str, ids)))
     proposals: dict[str, int] = {}
 
     def program(name: str) -> Callable[[], list[dict]]:
@@ -103,7 +104,7 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
             instances = model([picture])[0]["instances"].to("cpu")
             if name == STOCK:
                 return instances_to_coco_json(instances, 0)
-            return to_coco_results(instances, 0, categories)
+            return to_coco_results(to_detections(instances, categories), 0)
 
         return run
 

@@ -61,12 +61,11 @@ class InstanceMapper:
         Raises:
             UserError: the picture cannot be read, or has not the size that the record says.
         """
-        image = read_image(record["file_name"], self.image_format)
-        _require_size(record, image)
+        image = _read(record, self.image_format)
         inputs = T.AugInput(image)
         transforms = self.augmentations(inputs)
         result = {key: value for key, value in record.items() if key != "annotations"}
-        result["image"] = _channels_first(inputs.image)
+        result["image"] = channels_first(inputs.image)
         if self.is_train:
             annotations = [item for item in record["annotations"] if not item.get("iscrowd", 0)]
             sizes = image.shape[:2], inputs.image.shape[:2]
@@ -146,8 +145,10 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> InstanceMapper:
     if crops and cfg.INPUT.MASK_FORMAT == "polygon":
         raise UserError("INPUT.CROP and INPUT.LSJ cut masks: set INPUT.MASK_FORMAT bitmask")
     _require_sound_copy_paste(cfg)
+    # Test-time augmentation resizes pictures itself, each from what is in the file.
+    resizes = is_train or not cfg.TEST.AUG.ENABLED
     return InstanceMapper(
-        build_augmentations(cfg, is_train),
+        build_augmentations(cfg, is_train) if resizes else [],
         is_train=is_train,
         image_format=cfg.INPUT.FORMAT,
         mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
@@ -166,16 +167,24 @@ def _require_sound_copy_paste(cfg: CfgNode) -> None:
         )
 
 
-def _require_size(record: Mapping, image: np.ndarray) -> None:
+def _read(record: Mapping, image_format: str) -> np.ndarray:
+    try:
+        image = read_image(record["file_name"], image_format)
+    except UserError as error:
+        raise UserError(
+            f"{error}; scripts/check_dataset.py --decode finds all such pictures, and with --fix"
+            " leaves them out"
+        ) from error
     expected, found = (record["height"], record["width"]), image.shape[:2]
     if tuple(expected) != found:
         raise UserError(
             f"{record['file_name']} has {found[1]} x {found[0]} pixels, {expected[1]} x"
             f" {expected[0]} in the JSON (width x height)"
         )
+    return image
 
 
-def _channels_first(image: np.ndarray) -> torch.Tensor:
+def channels_first(image: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, C) as (C, H, W)."""
     height, width, channels = image.shape
     planes = np.empty((channels, height, width), dtype=image.dtype)

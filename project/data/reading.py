@@ -1,11 +1,12 @@
 """Decode pictures, fast where that is safe."""
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 from detectron2.data import detection_utils
-from PIL import Image
+from PIL import Image, ImageOps
 
 from project.errors import UserError
 
@@ -15,7 +16,8 @@ _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     """Detectron2's ``read_image``, with OpenCV for JPEG files, whose pixels are the same.
 
-    Rotated as EXIF data say.
+    Rotated as EXIF data say. Grey of 16 bits becomes its upper 8;
+    Detectron2 makes most of it white.
 
     Args:
         image_format: "RGB", "BGR", or another one of Detectron2's.
@@ -30,12 +32,11 @@ def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
         content = Path(path).read_bytes()
         image = _decode_jpeg(content, image_format)
         if image is None:
+            image = _decode_16_bits(content, image_format)
+        if image is None:
             image = detection_utils.read_image(str(path), image_format)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} cannot be read ({_reason(error)}); scripts/check_dataset.py --decode finds all"
-            " such pictures, and with --fix leaves them out"
-        ) from error
+        raise UserError(f"{path} cannot be read ({_reason(error)})") from error
     return image
 
 
@@ -48,6 +49,16 @@ def _decode_jpeg(content: bytes, image_format: str) -> np.ndarray | None:
     if image is not None and image_format == "RGB":
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return image
+
+
+def _decode_16_bits(content: bytes, image_format: str) -> np.ndarray | None:
+    """Grey of 16 bits, which Pillow would cut off at 255; None for all others."""
+    with Image.open(io.BytesIO(content)) as picture:
+        if not picture.mode.startswith("I;16"):
+            return None
+        values = np.asarray(ImageOps.exif_transpose(picture))
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    return detection_utils.convert_PIL_to_numpy(grey, image_format)
 
 
 def _reason(error: Exception) -> str:

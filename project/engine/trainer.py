@@ -3,6 +3,7 @@
 import logging
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -38,6 +39,7 @@ from project.engine.step import TrainStep
 from project.errors import UserError, require_choice
 from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollector
 from project.files import write_json
+from project.meta_arch.test_time_augmentation import as_tested
 from project.schedule import in_iterations
 from project.seeding import seed_generators
 from project.versions import versions
@@ -188,6 +190,13 @@ class Trainer(DefaultTrainer):
         )
 
     @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+    ) -> OrderedDict:
+        """Detectron2's, with test-time augmentation where the config asks for it."""
+        return super().test(cfg, as_tested(cfg, model), evaluators)
+
+    @classmethod
     def export_submission(
         cls, cfg: CfgNode, model: nn.Module, dataset_name: str, path: str
     ) -> list[dict]:
@@ -201,7 +210,7 @@ class Trainer(DefaultTrainer):
         """
         collector = DetectionCollector(dataset_name, categories_of(dataset_name))
         loader = cls.build_test_loader(cfg, dataset_name)
-        detections = inference_on_dataset(model, loader, collector)
+        detections = inference_on_dataset(as_tested(cfg, model), loader, collector)
         if comm.is_main_process():
             write_json(detections, path)
             images = len({detection["image_id"] for detection in detections})

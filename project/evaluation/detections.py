@@ -1,38 +1,57 @@
 """Detections in COCO's result format, which is also that of a submission file."""
 
-from detectron2.structures import BoxMode, Instances
+import numpy as np
+from detectron2.structures import Instances
 
 from project.data.categories import Categories
 from project.data.segmentation import compressed_rle
+from project.structures.detections import Detections
+from project.structures.lazy_masks import LazyMasks
 from project.structures.pasted_masks import PastedMasks
 
 
-def to_coco_results(instances: Instances, image_id: int, categories: Categories) -> list[dict]:
-    """One picture's detections with the ids of its JSON.
+def to_detections(instances: Instances, categories: Categories) -> Detections:
+    """What a model has found in a picture, with the ids and names of its JSON.
 
     Args:
-        instances: on the CPU, with ``pred_boxes`` (N, 4) XYXY in pixels of the picture, ``scores``
-            (N,), ``pred_classes`` (N,) in 0..K-1 and ``pred_masks``, :class:`PastedMasks` or bool
-            (N, H, W).
+        instances: ``pred_boxes`` (N, 4) XYXY in pixels of the picture, ``scores`` (N,),
+            ``pred_classes`` (N,) in 0..K-1 and, if there are masks, ``pred_masks``,
+            :class:`PastedMasks` or bool (N, H, W).
+    """
+    instances = instances.to("cpu")
+    classes = instances.pred_classes.numpy()
+    masks = None
+    if instances.has("pred_masks"):
+        masks = instances.pred_masks
+        masks = masks.numpy() if isinstance(masks, PastedMasks) else np.asarray(masks)
+    return Detections(
+        instances.pred_boxes.tensor.float().numpy(),
+        instances.scores.float().numpy(),
+        np.array(categories.ids, dtype=np.int64)[classes],
+        tuple(categories.names[index] for index in classes),
+        masks,
+        instances.image_size,
+    )
+
+
+def to_coco_results(detections: Detections, image_id: int | str) -> list[dict]:
+    """One picture's detections as COCO results.
 
     Returns:
-        N of ``{"image_id", "bbox": [x, y, w, h], "score", "category_id", "segmentation":
-        {"size": [h, w], "counts": compressed RLE as str}}``.
+        N of ``{"image_id", "bbox": [x, y, w, h], "score", "category_id"}`` and, if there are masks,
+        ``"segmentation": {"size": [h, w], "counts": compressed RLE as str}``.
     """
-    boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-    masks = instances.pred_masks
-    if isinstance(masks, PastedMasks):
-        rles = masks.to_rle()
-    else:
-        rles = [compressed_rle(mask.numpy()) for mask in masks]
-    columns = (boxes.tolist(), instances.scores.tolist(), instances.pred_classes.tolist(), rles)
-    return [
-        {
-            "image_id": image_id,
-            "bbox": box,
-            "score": score,
-            "category_id": categories.ids[index],
-            "segmentation": rle,
-        }
-        for box, score, index, rle in zip(*columns, strict=True)
+    boxes = detections.boxes_xyxy.copy()
+    boxes[:, 2:] -= boxes[:, :2]
+    columns = boxes.tolist(), detections.scores.tolist(), detections.category_ids.tolist()
+    results = [
+        {"image_id": image_id, "bbox": box, "score": score, "category_id": category_id}
+        for box, score, category_id in zip(*columns, strict=True)
     ]
+    masks = detections.masks
+    if masks is not None:
+        is_lazy = isinstance(masks, LazyMasks)
+        rles = masks.to_rle() if is_lazy else [compressed_rle(mask) for mask in masks]
+        for result, rle in zip(results, rles, strict=True):
+            result["segmentation"] = rle
+    return results

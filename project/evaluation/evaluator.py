@@ -5,7 +5,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -14,7 +13,7 @@ from tabulate import tabulate
 from project.data.categories import Categories
 from project.data.coco_json import inspect_dataset
 from project.evaluation.coco_metrics import SUMMARY, AveragePrecision, evaluate_detections
-from project.evaluation.detections import to_coco_results
+from project.evaluation.detections import to_coco_results, to_detections
 from project.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -39,8 +38,8 @@ class DetectionCollector(DatasetEvaluator):
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
         """See ``DatasetEvaluator``; ``outputs`` hold "instances" in pixels of the whole picture."""
         for record, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to(torch.device("cpu"))
-            self.detections += to_coco_results(instances, record["image_id"], self.categories)
+            detections = to_detections(output["instances"], self.categories)
+            self.detections += to_coco_results(detections, record["image_id"])
 
     def evaluate(self) -> list[dict] | None:
         gathered = comm.gather(self.detections, dst=0)

@@ -7,6 +7,8 @@ import numpy as np
 from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import Visualizer
 
+from project.structures.detections import Detections
+
 _COLORS = colormap(rgb=True, maximum=1)
 
 
@@ -49,6 +51,20 @@ def draw_instances(
             font_size=9 / scale,  # which the visualizer multiplies with its scale
         )
     return visualizer.output.get_image()
+
+
+def draw_detections(image: np.ndarray, detections: Detections, scale: float = 1.0) -> np.ndarray:
+    """As :func:`draw_instances`, with names and scores, the less certain below."""
+    order = range(len(detections))[::-1]
+    masks = [detections.mask(index) for index in order]
+    return draw_instances(
+        image,
+        np.array(masks, dtype=bool).reshape(-1, *detections.image_hw),
+        detections.boxes_xyxy[::-1],
+        [f"{detections.class_names[i]} {detections.scores[i]:.2f}" for i in order],
+        detections.category_ids[::-1].tolist(),
+        scale,
+    )
 
 
 def add_title(image: np.ndarray, title: str, height: int = 20) -> np.ndarray:

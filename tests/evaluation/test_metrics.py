@@ -18,8 +18,9 @@ from project.data.synthetic import render_scene
 from project.data.synthetic.dataset import annotation_records, category_records, image_record
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, evaluate_detections
-from project.evaluation.detections import to_coco_results
+from project.evaluation.detections import to_coco_results, to_detections
 from project.files import check_output_file, write_json
+from project.structures.detections import Detections
 
 CATEGORIES = Categories.from_mapping({c["id"]: c["name"] for c in category_records()})
 
@@ -135,7 +136,7 @@ def test_no_detections_are_an_ap_of_zero_and_no_truth_is_none():
     assert "null" in as_json
 
 
-def instances() -> Instances:
+def detections(categories: Categories) -> Detections:
     result = Instances((30, 40))
     result.pred_boxes = Boxes(torch.tensor([[1.5, 2, 11.5, 8], [0, 0, 40, 30]]))
     result.scores = torch.tensor([0.9, 0.25])
@@ -144,11 +145,11 @@ def instances() -> Instances:
     masks[0, 2:8, 2:11] = True
     masks[1, 1:29] = True
     result.pred_masks = masks
-    return result
+    return to_detections(result, categories)
 
 
 def test_results_carry_the_ids_of_the_json():
-    first, second = to_coco_results(instances(), 914, Categories((7, 99), ("a", "b")))
+    first, second = to_coco_results(detections(Categories((7, 99), ("a", "b"))), 914)
     assert list(first) == ["image_id", "bbox", "score", "category_id", "segmentation"]
     assert (first["image_id"], first["category_id"], second["category_id"]) == (914, 99, 7)
     assert first["bbox"] == [1.5, 2.0, 10.0, 6.0]
@@ -158,7 +159,7 @@ def test_results_carry_the_ids_of_the_json():
 
 def test_the_schema_is_that_of_the_originals_submission(shared):
     theirs = json.loads((shared / "data/seed_submission/mAP_0.38246_0856610.json").read_text())
-    ours = json.loads(json.dumps(to_coco_results(instances(), 914, CATEGORIES)))
+    ours = json.loads(json.dumps(to_coco_results(detections(CATEGORIES), 914)))
 
     def schema(value):
         if isinstance(value, dict):

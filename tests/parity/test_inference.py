@@ -168,7 +168,7 @@ def test_final_detections(reference, index, where):
     pairs = match(ours, reference[f"{name}_boxes"], scores, labels)
     assert len(pairs) >= 20
     theirs = recorded_masks(reference, name, height, width)
-    masks = ours.pred_masks.to_rle()
+    masks = ours.pred_masks.numpy().to_rle()
     overlaps = np.array(
         [
             coco_mask.iou([masks[k]], [rle], [0])[0, 0]

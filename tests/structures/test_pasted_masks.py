@@ -46,7 +46,7 @@ def test_pixels_are_detectron2s(seed, side):
 @given(st.integers(0, 2**32 - 1))
 def test_rle_is_that_of_the_pixels(seed):
     masks = PastedMasks(*random_masks(seed))
-    for rle, mask in zip(masks.to_rle(), masks.tensor, strict=True):
+    for rle, mask in zip(masks.numpy().to_rle(), masks.tensor, strict=True):
         expected = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
         assert rle["size"] == expected["size"]
         assert rle["counts"].encode() == expected["counts"]
@@ -57,7 +57,7 @@ def test_rle_is_that_of_the_pixels(seed):
 def test_rle_of_full_columns_and_of_nothing(box, value):
     masks = PastedMasks(torch.full((1, 28, 28), value), torch.tensor([box]).float(), (6, 9))
     expected = coco_mask.encode(np.asfortranarray(masks.tensor[0].numpy().astype(np.uint8)))
-    assert masks.to_rle()[0]["counts"].encode() == expected["counts"]
+    assert masks.numpy().to_rle()[0]["counts"].encode() == expected["counts"]
     assert masks.tensor.any() == (value > 0 and box[0] < 9)
 
 
@@ -79,7 +79,7 @@ def test_it_stands_for_a_tensor_in_instances():
 
 def test_no_masks():
     masks = PastedMasks(torch.zeros((0, 28, 28)), torch.zeros((0, 4)), (6, 9))
-    assert masks.tensor.shape == (0, 6, 9) and masks.to_rle() == [] and list(masks) == []
+    assert masks.tensor.shape == (0, 6, 9) and masks.numpy().to_rle() == [] and list(masks) == []
 
 
 def test_half_precision_is_pasted_in_full():

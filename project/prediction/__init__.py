@@ -1,0 +1,1 @@
+"""From pictures to detections, and to what people make of them."""

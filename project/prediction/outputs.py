@@ -1,0 +1,153 @@
+"""What is written of detections: pictures, crops, label masks, a COCO JSON."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from project.data.categories import Categories
+from project.errors import UserError
+from project.evaluation.detections import to_coco_results
+from project.files import write_json
+from project.prediction.inputs import Source
+from project.structures.detections import Detections
+from project.visualization.instances import draw_detections
+
+
+class PredictionWriter:
+    """Writes results into a folder, as they come; used as a context manager.
+
+    - ``coco.json``, at the end, also of what was done when an error ends it: images, categories,
+      and annotations with scores.
+    - ``pictures/NAME.jpg`` (``.mp4`` of a video): masks, boxes, names and scores.
+    - ``masks/NAME.instances.png``: 0 and, in the k-th object of ``annotations`` of that image,
+      k; ``masks/NAME.categories.png``: 0 and category ids. The more certain object is on top.
+    - ``crops/NAME_k_CLASS.png``: the box of the k-th object, transparent outside of its mask.
+
+    Args:
+        folder: to write into; made if need be.
+        categories: of the model.
+        pictures, masks, crops: what to write.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        categories: Categories,
+        *,
+        pictures: bool = True,
+        masks: bool = False,
+        crops: bool = False,
+    ):
+        if masks and max(categories.ids) > np.iinfo(np.uint16).max:
+            raise UserError(f"category id {max(categories.ids)} does not fit into 16 bits of a PNG")
+        self.folder = folder
+        self.categories = categories
+        self.writes_pictures = pictures
+        self.writes_masks = masks
+        self.writes_crops = crops
+        self._images: list[dict] = []
+        self._annotations: list[dict] = []
+        self._video: tuple[Source, cv2.VideoWriter] | None = None
+
+    def __enter__(self) -> "PredictionWriter":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._end_video()
+        named = [{"id": i, "name": name} for i, name in self.categories.to_mapping().items()]
+        content = {"images": self._images, "categories": named, "annotations": self._annotations}
+        write_json(content, self.folder / "coco.json")
+
+    @property
+    def number_of_pictures(self) -> int:
+        """That were written, a video's frames each."""
+        return len(self._images)
+
+    @property
+    def number_of_detections(self) -> int:
+        """In all of them."""
+        return len(self._annotations)
+
+    def write(self, source: Source, frame: int, image: np.ndarray, detections: Detections) -> None:
+        """
+        Args:
+            frame: number of the picture in a video, from 0; 0 for a picture.
+            image: RGB, uint8, shape (H, W, 3).
+        """
+        self._record(source, frame, detections)
+        name = f"{source.name}_{frame:06d}" if source.is_video else source.name
+        if self.writes_masks:
+            self._write_masks(name, detections)
+        if self.writes_crops:
+            self._write_crops(name, image, detections)
+        if self.writes_pictures:
+            drawn = draw_detections(image, detections)
+            if source.is_video:
+                self._add_to_video(source, drawn)
+            else:
+                _write_image(self.folder / "pictures" / f"{name}.jpg", drawn)
+
+    def _record(self, source: Source, frame: int, detections: Detections) -> None:
+        height, width = detections.image_hw
+        image_id = len(self._images) + 1
+        image = {"id": image_id, "file_name": str(source.path), "height": height, "width": width}
+        self._images.append({**image, "frame": frame} if source.is_video else image)
+        for result in to_coco_results(detections, image_id):
+            _, _, box_width, box_height = result["bbox"]
+            mask = result.get("segmentation")
+            area = box_width * box_height if mask is None else int(coco_mask.area(mask))
+            number = len(self._annotations) + 1
+            self._annotations.append({"id": number, **result, "area": area, "iscrowd": 0})
+
+    def _write_masks(self, name: str, detections: Detections) -> None:
+        instances = np.zeros(detections.image_hw, dtype=np.min_scalar_type(len(detections)))
+        largest = max(self.categories.ids)
+        categories = np.zeros(detections.image_hw, dtype=np.min_scalar_type(largest))
+        for index in reversed(range(len(detections))):
+            mask = detections.mask(index)
+            instances[mask] = index + 1
+            categories[mask] = detections.category_ids[index]
+        _write_image(self.folder / "masks" / f"{name}.instances.png", instances)
+        _write_image(self.folder / "masks" / f"{name}.categories.png", categories)
+
+    def _write_crops(self, name: str, image: np.ndarray, detections: Detections) -> None:
+        height, width = detections.image_hw
+        for index, box in enumerate(detections.boxes_xyxy):
+            x0, y0 = np.floor(box[:2]).astype(int).clip(0, [width - 1, height - 1])
+            x1, y1 = np.ceil(box[2:]).astype(int).clip([x0 + 1, y0 + 1], [width, height])
+            alpha = detections.mask(index)[y0:y1, x0:x1, None].astype(np.uint8) * 255
+            crop = np.concatenate([image[y0:y1, x0:x1], alpha], axis=2)
+            class_name = re.sub(r"\W+", "-", detections.class_names[index])
+            file_name = f"{name}_{index + 1:03d}_{class_name}.png"
+            _write_image(self.folder / "crops" / file_name, crop)
+
+    def _add_to_video(self, source: Source, drawn: np.ndarray) -> None:
+        if self._video is None or self._video[0] != source:
+            self._end_video()
+            path = self.folder / "pictures" / f"{source.name}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            codec = cv2.VideoWriter_fourcc(*"mp4v")
+            size = drawn.shape[1], drawn.shape[0]
+            writer = cv2.VideoWriter(str(path), codec, source.frames_per_second(), size)
+            if not writer.isOpened():
+                raise UserError(f"{path} could not be written; --no-pictures leaves pictures out")
+            self._video = source, writer
+        self._video[1].write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+
+    def _end_video(self) -> None:
+        if self._video is not None:
+            self._video[1].release()
+            self._video = None
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    """``image``: RGB or RGBA, uint8; or grey, uint8 or uint16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image.ndim == 3:
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
+    if not cv2.imwrite(str(path), image):
+        raise UserError(f"{path} could not be written")

@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Find objects in pictures and videos: pictures with masks, and a COCO JSON.
+
+python scripts/predict.py --weights output/demo/latest.pth data/generated/test_images
+python scripts/predict.py --weights latest.pth street.jpg holidays/ 'more/*.png' clip.mp4
+find . -name '*.jpg' | python scripts/predict.py --weights latest.pth - --masks --crops
+
+A folder stands for all pictures and videos in it, "-" for a list of names on the standard input.
+What cannot be read is named and left out; the exit code is then 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from project.dependencies import require_detectron2
+from project.errors import UserError, reports_user_errors
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, video or -")
+    parser.add_argument("--weights", required=True, help="a checkpoint; it holds its config")
+    parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER")
+    parser.add_argument("--overwrite", action="store_true", help="write into a FOLDER with files")
+    parser.add_argument("--score", type=float, default=0.5, help="least certainty (default: 0.5)")
+    parser.add_argument("--tta", action="store_true", help="also look at other sizes, and flipped")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at once (default: 1)")
+    parser.add_argument("--masks", action="store_true", help="write label masks, as PNG")
+    parser.add_argument("--crops", action="store_true", help="write each object, cut out, as PNG")
+    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
+    parser.add_argument("--config-file", default="", help="instead of the checkpoint's own")
+    parser.add_argument("--categories", default="", metavar="JSON", help="for a checkpoint without")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config keys")
+    return parser
+
+
+@reports_user_errors
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    require_detectron2()
+    from tqdm import tqdm
+
+    from project.files import require_new_folder
+    from project.prediction.inputs import find_sources
+    from project.prediction.outputs import PredictionWriter
+    from project.prediction.predictor import Predictor
+
+    if args.batch < 1:
+        raise UserError(f"--batch {args.batch}: choose 1 or more")
+    if not args.overwrite:
+        require_new_folder(args.output)
+    sources = find_sources(_names(args.paths))
+    predictor = Predictor(
+        args.weights,
+        config_file=args.config_file,
+        opts=args.opts,
+        score_threshold=args.score,
+        test_time_augmentation=args.tta,
+        categories_json=args.categories,
+    )
+    writer = PredictionWriter(
+        args.output,
+        predictor.categories,
+        pictures=not args.no_pictures,
+        masks=args.masks,
+        crops=args.crops,
+    )
+    unreadable: list[UserError] = []
+    total = sum(source.count() for source in sources)
+    with writer, tqdm(total=total, unit="picture", mininterval=1) as progress:
+        for batch in _batches(sources, args.batch, unreadable):
+            found = predictor.predict([image for _, _, image in batch])
+            for (source, frame, image), detections in zip(batch, found, strict=True):
+                writer.write(source, frame, image, detections)
+            progress.update(len(batch))
+    print(
+        f"{writer.number_of_detections} objects in {writer.number_of_pictures} pictures:"
+        f" {args.output}"
+    )
+    if unreadable:
+        print(f"{len(unreadable)} left out:", *unreadable, sep="\n  ", file=sys.stderr)
+        sys.exit(1)
+
+
+def _names(paths: list[str]) -> Iterator[str]:
+    for path in paths:
+        if path == "-":
+            yield from filter(None, (line.rstrip("\n") for line in sys.stdin))
+        else:
+            yield path
+
+
+def _batches(sources, size: int, unreadable: list[UserError]) -> Iterator[tuple]:
+    """Up to ``size`` of (source, number of the frame, picture)."""
+
+    def frames() -> Iterator[tuple]:
+        for source in sources:
+            try:
+                for number, image in enumerate(source.frames()):
+                    yield source, number, image
+            except UserError as error:
+                unreadable.append(error)
+
+    stream = frames()
+    while batch := tuple(islice(stream, size)):
+        yield batch
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""``scripts/predict.py``: every picture that is named, and what is written of it."""
+
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from project.errors import UserError
+from project.prediction.inputs import find_sources
+from scripts import predict
+
+
+def run(checkpoint, folder, *arguments: str) -> dict:
+    arguments = [*arguments, "--weights", str(checkpoint), "--output", str(folder)]
+    predict.main([*arguments, "--opts", "MODEL.DEVICE", "cpu"])
+    return json.loads((folder / "coco.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def pictures(generated_root):
+    return generated_root / "test_images"
+
+
+def test_pictures_crops_masks_and_json_agree(seeded_checkpoint, pictures, tmp_path, capsys):
+    content = run(
+        seeded_checkpoint, tmp_path, str(pictures), "--masks", "--crops", "--score", "0.2"
+    )
+    files = sorted(pictures.iterdir())
+    assert [image["file_name"] for image in content["images"]] == [str(file) for file in files]
+    assert len(list((tmp_path / "crops").iterdir())) == len(content["annotations"]) > 6
+    assert str(len(content["annotations"])) in capsys.readouterr().out
+    for image, file in zip(content["images"], files, strict=True):
+        found = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        masks = [coco_mask.decode(a["segmentation"]).astype(bool) for a in found]
+        drawn = cv2.imread(str(tmp_path / "pictures" / f"{file.stem}.jpg"))
+        original = cv2.imread(str(file))
+        assert drawn.shape == original.shape
+        label = cv2.imread(str(tmp_path / "masks" / f"{file.stem}.instances.png"), -1)
+        category = cv2.imread(str(tmp_path / "masks" / f"{file.stem}.categories.png"), -1)
+        expected = np.zeros(label.shape, int)
+        for k in reversed(range(len(found))):
+            assert found[k]["area"] == masks[k].sum() and 0.2 <= found[k]["score"] <= 1
+            expected[masks[k]] = k + 1
+            (crop,) = (tmp_path / "crops").glob(f"{file.stem}_{k + 1:03d}_*.png")
+            cut = cv2.imread(str(crop), -1)
+            x, y = np.floor(found[k]["bbox"][:2]).astype(int)
+            height, width = cut.shape[:2]
+            assert np.array_equal(cut[..., 3] > 0, masks[k][y : y + height, x : x + width])
+            assert np.array_equal(cut[..., :3], original[y : y + height, x : x + width])
+        assert np.array_equal(label, expected)
+        ids = np.array([0, *(a["category_id"] for a in found)])
+        assert np.array_equal(category, ids[expected])
+
+
+def test_the_json_is_coco(seeded_checkpoint, pictures, tmp_path):
+    run(seeded_checkpoint, tmp_path, str(pictures), "--no-pictures", "--score", "0.1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco.json"]
+    index = COCO(str(tmp_path / "coco.json"))
+    annotations = index.loadAnns(index.getAnnIds())
+    assert len(annotations) == len({a["id"] for a in annotations}) > 10
+    assert all(index.annToMask(a).sum() == a["area"] for a in annotations)
+    assert {a["category_id"] for a in annotations} <= set(index.getCatIds())
+
+
+def test_what_cannot_be_read_is_named_and_left_out(seeded_checkpoint, pictures, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, file in enumerate(sorted(pictures.iterdir())[:3]):
+        (folder / f"{number}.jpg").write_bytes(file.read_bytes())
+    (folder / "1.jpg").write_bytes(b"no picture")
+    (folder / "film.mp4").write_bytes(b"no film")
+    (folder / "notes.txt").write_text("left alone")
+    with pytest.raises(SystemExit, match="1"):
+        run(seeded_checkpoint, tmp_path / "out", str(folder), "--batch", "2")
+    error = capsys.readouterr().err
+    assert "2 left out" in error and "1.jpg" in error and "film.mp4" in error
+    content = json.loads((tmp_path / "out/coco.json").read_text())
+    assert [image["file_name"][-5:] for image in content["images"]] == ["0.jpg", "2.jpg"]
+
+
+def test_a_video_becomes_a_video(seeded_checkpoint, pictures, tmp_path):
+    frames = [cv2.imread(str(file)) for file in sorted(pictures.iterdir())]
+    frames = [cv2.resize(frame, (160, 120)) for frame in frames]
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (160, 120))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    content = run(seeded_checkpoint, tmp_path / "out", str(path), "--masks", "--batch", "4")
+    assert [image["frame"] for image in content["images"]] == list(range(len(frames)))
+    assert len(list((tmp_path / "out/masks").glob("clip_*.instances.png"))) == len(frames)
+    capture = cv2.VideoCapture(str(tmp_path / "out/pictures/clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+    number = 0
+    while capture.read()[0]:
+        number += 1
+    assert number == len(frames)
+
+
+def test_names_from_the_standard_input(seeded_checkpoint, pictures, tmp_path, monkeypatch):
+    files = sorted(pictures.iterdir())[1:3]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{file}\n" for file in files)))
+    content = run(seeded_checkpoint, tmp_path, "-", "--no-pictures")
+    assert [image["file_name"] for image in content["images"]] == [str(file) for file in files]
+
+
+def test_every_picture_once_under_a_name_of_its_own(tmp_path):
+    for name in ("a/x.jpg", "a/x.png", "a/deep/x.jpg", "b/x.jpg", "a/y.txt", "a/clip.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    sources = find_sources([f"{a}/x.jpg", a, f"{b}/*.jpg", b])
+    files = [source.path.relative_to(tmp_path).as_posix() for source in sources]
+    assert files == ["a/x.jpg", "a/clip.mp4", "a/deep/x.jpg", "a/x.png", "b/x.jpg"]
+    names = [source.name for source in sources]
+    assert len(set(names)) == len(names) and names[:3] == ["x", "clip", "deep/x"]
+    assert [source.is_video for source in sources] == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("paths", [["nowhere"], ["*.nothing"], []])
+def test_nothing_to_look_at_is_one_line(paths, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        find_sources(paths)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures in that folder"):
+        find_sources(["empty"])
+
+
+def test_a_folder_with_files_stays(seeded_checkpoint, pictures, tmp_path, capsys):
+    (tmp_path / "coco.json").write_text("mine")
+    with pytest.raises(SystemExit, match="2"):
+        run(seeded_checkpoint, tmp_path, str(pictures))
+    assert (tmp_path / "coco.json").read_text() == "mine"
+    assert "not an empty folder" in capsys.readouterr().err
+    assert run(seeded_checkpoint, tmp_path, str(pictures), "--overwrite", "--no-pictures")
+
+
+def test_with_test_time_augmentation(seeded_checkpoint, pictures, tmp_path):
+    file = str(sorted(pictures.iterdir())[0])
+    plain, augmented = (
+        run(seeded_checkpoint, tmp_path / name, file, "--no-pictures", "--score", "0.1", *options)
+        for name, options in (("plain", []), ("augmented", ["--tta"]))
+    )
+    assert augmented["annotations"] and augmented["annotations"] != plain["annotations"]
