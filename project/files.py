@@ -27,6 +27,20 @@ def require_new_folder(path: Path) -> None:
         raise UserError(f"{path} is not an empty folder; choose one that is not there yet")
 
 
+def read_json(path: str | Path) -> object:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: there is no such file, or it is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # no JSON, or no text
+        raise UserError(f"{path} is not valid JSON (cut off?): {error}") from error
+
+
 def write_json(content: object, path: str | Path, indent: int | None = None) -> None:
     """Write ``content`` in one step: a reader sees the old file or the whole new one."""
     path = Path(path)

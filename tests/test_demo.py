@@ -91,6 +91,8 @@ def test_the_full_recipe_trains_and_evaluates_on_a_cpu(generated_root, tmp_path)
 def test_the_programs_say_how_they_are_used():
     for script in (
         "benchmark",
+        "check_submission",
+        "compare_submissions",
         "convert_checkpoint",
         "draw_predictions",
         "generate_dataset",

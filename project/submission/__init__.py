@@ -1,0 +1,1 @@
+"""Submission files, whoever wrote them: checked, and compared."""

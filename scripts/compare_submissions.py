@@ -1,0 +1,88 @@
+#!/usr/bin/env python
+"""Compare two submissions for the same pictures: what both found, and what only one did.
+
+python scripts/compare_submissions.py old.json new.json
+python scripts/compare_submissions.py old.json new.json --test-json data/test.json --score 0.5
+
+Detections are matched by the IoU of their masks.
+"""
+
+import argparse
+from pathlib import Path
+
+from tabulate import tabulate
+
+from project.errors import UserError, reports_user_errors
+from project.submission.comparison import Comparison, compare_submissions
+from project.submission.reading import read_submission, read_test_json
+
+COLUMNS = ["A", "B", "both", "only A", "only B", "other class", "mean IoU", "score B - A"]
+FORMATS = ("", *[""] * 6, ".3f", "+.3f")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("first", metavar="A", type=Path)
+    parser.add_argument("second", metavar="B", type=Path)
+    parser.add_argument("--test-json", type=Path, help="COCO JSON with names of images and classes")
+    parser.add_argument(
+        "--iou", type=float, default=0.5, help="least IoU of a match (default: 0.5)"
+    )
+    parser.add_argument("--score", type=float, default=0.0, help="leave out what is less certain")
+    parser.add_argument("--images", type=int, default=10, help="how many to list (default: 10)")
+    return parser
+
+
+@reports_user_errors
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    if not 0 < args.iou <= 1:
+        raise UserError(f"--iou {args.iou}: choose one above 0, up to 1")
+    content = read_test_json(args.test_json) if args.test_json else {"images": [], "categories": []}
+    class_names = {category["id"]: category["name"] for category in content["categories"]}
+    file_names = {image["id"]: image["file_name"] for image in content["images"]}
+    submissions = [
+        [item for item in read_submission(path) if item["score"] >= args.score]
+        for path in (args.first, args.second)
+    ]
+    comparison = compare_submissions(*submissions, args.iou)
+
+    used = sorted({item["category_id"] for submission in submissions for item in submission})
+    rows = [[class_names.get(i, str(i)), *_row(comparison.of_category(i), i)] for i in used]
+    rows.append(["all", *_row(comparison)])
+    print(f"A: {args.first}\nB: {args.second}\n")
+    print(tabulate(rows, headers=["", *COLUMNS], tablefmt="simple", floatfmt=FORMATS))
+    differing = comparison.differences_by_image()
+    if not differing:
+        print("\nNothing is in one only, and all classes are the same")
+        return
+    print(f"\n{len(differing)} images differ; the most different:")
+    rows = []
+    for image_id in list(differing)[: args.images]:
+        part = comparison.of_image(image_id)
+        rows.append([file_names.get(image_id, image_id), *_row(part)[3:6]])
+    print(tabulate(rows, headers=["image", *COLUMNS[3:6]], tablefmt="simple"))
+
+
+def _row(part: Comparison, category_id: int | None = None) -> list:
+    """:data:`COLUMNS` of all detections, or of those of one category."""
+    same = [pair for pair in part.pairs if pair.same_category]
+    numbers = [
+        sum(category_id in (None, item["category_id"]) for item in items)
+        for items in (
+            [*(pair.first for pair in part.pairs), *part.only_first],
+            [*(pair.second for pair in part.pairs), *part.only_second],
+        )
+    ]
+    means = [None, None]
+    if same:
+        differences = [pair.second["score"] - pair.first["score"] for pair in same]
+        means = [sum(pair.iou for pair in same) / len(same), sum(differences) / len(same)]
+    others = len(part.pairs) - len(same)
+    return [*numbers, len(same), len(part.only_first), len(part.only_second), others, *means]
+
+
+if __name__ == "__main__":
+    main()
