@@ -90,6 +90,7 @@ def test_the_full_recipe_trains_and_evaluates_on_a_cpu(generated_root, tmp_path)
 
 def test_the_programs_say_how_they_are_used():
     for script in (
+        "analyze_model",
         "benchmark",
         "check_submission",
         "compare_submissions",

@@ -1,0 +1,1 @@
+"""What a recipe costs, and whether its anchors fit the data."""
