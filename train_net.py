@@ -3,6 +3,7 @@
 
 python train_net.py --num-gpus 2 --config-file configs/tiny_voc/....yaml [KEY VALUE ...]
 torchrun --nproc-per-node 2 train_net.py --config-file ...
+python train_net.py --dry-run --config-file ...
 python train_net.py --resume [KEY VALUE ...]
 python train_net.py --eval-only MODEL.WEIGHTS latest.pth
 python train_net.py --eval-only --format-only submission.json MODEL.WEIGHTS latest.pth
@@ -48,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace the run in OUTPUT_DIR, or FILE"
     )
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, train a few iterations, say what the run would take, and stop",
+    )
+    parser.add_argument(
         "--list", action=_ListRecipes, nargs=0, help="print every recipe with a line about it"
     )
     # None: one GPU if there is one, else the CPU. A free port, so that two jobs do not collide.
@@ -67,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     from project.engine.run import Job, prepare, prepare_and_run, run
 
     log_to_console(int(os.environ.get("RANK", "0")))
-    job = Job(args.eval_only, args.format_only, args.resume, args.overwrite)
+    job = Job(args.eval_only, args.format_only, args.resume, args.overwrite, args.dry_run)
     cfg = load_config(args.config_file, args.opts, resume=args.resume)
     given = parse_opts(args.opts)
     if "DATASETS.TEST" in given and "DATASETS.SUBMISSION" not in given:

@@ -5,6 +5,8 @@ import math
 
 from detectron2.config import CfgNode
 
+from project.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 # Keys in epochs, and the key in iterations that each overrules where it is given.
@@ -23,7 +25,12 @@ def in_iterations(cfg: CfgNode, num_pictures: int) -> CfgNode:
 
     Args:
         num_pictures: of the training set.
+
+    Raises:
+        UserError: a batch has no picture.
     """
+    if cfg.SOLVER.IMS_PER_BATCH < 1:
+        raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: choose 1 or more")
     per_epoch = math.ceil(num_pictures / cfg.SOLVER.IMS_PER_BATCH)
     changed: list = []
     for epoch_key, iteration_key in EPOCH_KEYS.items():

@@ -30,7 +30,8 @@ from project.data.datasets import (
     sets_with_annotations,
 )
 from project.data.mapper import build_mapper
-from project.engine.console import log_to_file
+from project.engine.console import log_to_console, log_to_file
+from project.engine.dry_run import dry_run
 from project.engine.run_record import recorded_job, torchrun_job
 from project.engine.trainer import Trainer
 from project.errors import UserError
@@ -48,18 +49,22 @@ class Job:
         submission: path of the submission file to write instead of evaluating, "" for none.
         resume: go on from the newest checkpoint of ``OUTPUT_DIR``.
         overwrite: replace the run in ``OUTPUT_DIR``, or the submission file.
+        dry_run: stop after a few iterations of training, and leave nothing behind.
     """
 
     eval_only: bool = False
     submission: str = ""
     resume: bool = False
     overwrite: bool = False
+    dry_run: bool = False
 
     def __post_init__(self):
         if self.submission and not self.eval_only:
             raise UserError("--format-only needs --eval-only")
         if self.resume and (self.eval_only or self.overwrite):
             raise UserError("--resume goes with neither --eval-only nor --overwrite")
+        if self.dry_run and (self.eval_only or self.resume):
+            raise UserError("--dry-run goes with neither --eval-only nor --resume")
 
 
 def prepare(cfg: CfgNode, job: Job) -> None:
@@ -99,7 +104,9 @@ def prepare(cfg: CfgNode, job: Job) -> None:
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)
     if not job.eval_only:
-        _claim_output_dir(cfg, job)
+        replaced = _files_to_replace(cfg, job)
+        if not job.dry_run:
+            _claim_output_dir(cfg, replaced)
 
 
 def prepare_and_run(cfg: CfgNode, job: Job) -> None:
@@ -131,7 +138,7 @@ def prepare_and_run(cfg: CfgNode, job: Job) -> None:
 
 def _restarted(cfg: CfgNode, job: Job) -> Job:
     """What to do after torchrun's restart: go on from the newest checkpoint, if there is one."""
-    if job.eval_only or job.resume:
+    if job.eval_only or job.resume or job.dry_run:
         return job
     restarts = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))))
     same_job = torchrun_job() != "" and torchrun_job() == recorded_job(cfg.OUTPUT_DIR)
@@ -152,11 +159,17 @@ def run(cfg: CfgNode, job: Job) -> dict | list | None:
     """
     # Processes that were spawned have registered nothing yet.
     register_datasets(cfg, _categories(cfg, job))
-    log_to_file(cfg.OUTPUT_DIR, comm.get_rank())
+    if job.dry_run:
+        log_to_console(comm.get_rank())
+    else:
+        log_to_file(cfg.OUTPUT_DIR, comm.get_rank())
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     if job.eval_only:
         return _evaluate(cfg, job)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if job.dry_run:
+        dry_run(cfg)
+        return None
     trainer = Trainer(cfg)
     if comm.is_main_process():
         (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(trainer.cfg.dump())
@@ -243,26 +256,34 @@ _RUN_FILES = (
 )
 
 
-def _claim_output_dir(cfg: CfgNode, job: Job) -> None:
-    """Make the run's directory; refuse to mix two runs in one."""
+def _files_to_replace(cfg: CfgNode, job: Job) -> list[Path]:
+    """The files of a run in ``OUTPUT_DIR`` that is to be replaced; mixing two runs is refused."""
     output_dir = Path(cfg.OUTPUT_DIR)
     holds_run = any((output_dir / name).exists() for name in ("last_checkpoint", "metrics.json"))
-    if holds_run and not job.resume:
-        if not job.overwrite:
+    if not holds_run or job.resume:
+        return []
+    if not job.overwrite:
+        raise UserError(
+            f"OUTPUT_DIR {str(output_dir)!r} already holds a run; add --resume to go on with it,"
+            " --overwrite to replace it, or OUTPUT_DIR OTHER at the end of the command"
+        )
+    replaced = [path for pattern in _RUN_FILES for path in output_dir.glob(pattern)]
+    if cfg.MODEL.WEIGHTS:
+        weights = Path(find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)).resolve()
+        if weights in [path.resolve() for path in replaced]:
             raise UserError(
-                f"OUTPUT_DIR {str(output_dir)!r} already holds a run; add --resume to go on with"
-                " it, --overwrite to replace it, or OUTPUT_DIR OTHER at the end of the command"
+                f"--overwrite would delete MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, which training is to"
+                " start from; choose another OUTPUT_DIR"
             )
-        replaced = [path for pattern in _RUN_FILES for path in output_dir.glob(pattern)]
-        if cfg.MODEL.WEIGHTS:
-            weights = Path(find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)).resolve()
-            if weights in [path.resolve() for path in replaced]:
-                raise UserError(
-                    f"--overwrite would delete MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, which training is"
-                    " to start from; choose another OUTPUT_DIR"
-                )
-        for path in replaced:
-            path.unlink()
+    return replaced
+
+
+def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
+    """Make the run's directory, without the files of the run before."""
+    output_dir = Path(cfg.OUTPUT_DIR)
+    for path in replaced:
+        path.unlink()
+    if replaced:
         shutil.rmtree(output_dir / "inference", ignore_errors=True)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from project.engine.hooks import StopTraining
 from project.files import write_json
-from project.memory import peak_memory
+from project.memory import peak_memory_of_device
 
 RUN_RECORD = "run.json"
 
@@ -63,7 +63,7 @@ class RunRecordHook(HookBase):
             end=_now(),
             end_iteration=end,
             images_per_second=round(pictures / (time.monotonic() - self._start), 3),
-            peak_memory_mib=_peak_memory_mib(self._device),
+            peak_memory_mib=peak_memory_of_device(self._device)[0] // 2**20,
             exit="finished" if finished else _reason(error),
         )
         self._write()
@@ -112,9 +112,3 @@ def _device_names(device: str) -> list[str]:
     if device.startswith("cuda"):
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [f"cpu, {torch.get_num_threads()} threads"]
-
-
-def _peak_memory_mib(device: str) -> int:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() // 2**20
-    return peak_memory() // 2**20

@@ -52,6 +52,9 @@ class Trainer(DefaultTrainer):
 
     The data sets of the config must be registered (:func:`project.data.datasets.register_datasets`)
     and ``MODEL.ROI_HEADS.NUM_CLASSES`` must be their number of categories.
+
+    Attributes:
+        records: of the pictures to train on, until training begins.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -59,8 +62,8 @@ class Trainer(DefaultTrainer):
         # its trainer's random draws depend on what ran before.
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        self._records = training_records(cfg)
-        self.cfg = cfg = in_iterations(cfg, len(self._records))
+        self.records = training_records(cfg)
+        self.cfg = cfg = in_iterations(cfg, len(self.records))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         seed_generators(seed)  # new weights are the same on every process
@@ -120,7 +123,7 @@ class Trainer(DefaultTrainer):
         if self.ema is not None:
             ret.append(EMAHook(self.ema, unwrapped(self.model)))
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            loader = build_train_loader(cfg, self._records, seed=self._trainer.seed)
+            loader = build_train_loader(cfg, self.records, seed=self._trainer.seed)
             number = cfg.TEST.PRECISE_BN.NUM_ITER
             ret.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model_to_use, loader, number))
         evaluates = len(cfg.DATASETS.TEST) > 0
@@ -232,17 +235,21 @@ class Trainer(DefaultTrainer):
             if self.ema is not None:
                 unwrapped(self.model).load_state_dict(self.ema.module.state_dict())
 
+    def read_batches(self) -> None:
+        """Begin the stream of batches, at ``start_iter``."""
+        loader = build_train_loader(
+            self.cfg, self.records, seed=self._trainer.seed, start=self.start_iter
+        )
+        self._trainer.batches = iter(loader)
+
     def train(self) -> OrderedDict | None:
         """Train to ``SOLVER.MAX_ITER`` and log where the results are.
 
         Raises:
             StopTraining: a signal asked to stop; a checkpoint was saved.
         """
-        loader = build_train_loader(
-            self.cfg, self._records, seed=self._trainer.seed, start=self.start_iter
-        )
-        self._trainer.batches = iter(loader)
-        self._records = []  # the loader has them, in less memory
+        self.read_batches()
+        self.records = []  # the loader has them, in less memory
         try:
             results = super().train()
         except StopTraining as stop:
