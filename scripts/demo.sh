@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job in small, from a bare clone: set-up, generated pictures, training, evaluation, the
-# submission file, a contact sheet. On two CPU cores it takes about six minutes; nothing but Python
-# is needed.
+# submission file, a contact sheet, a report. On two CPU cores it takes about six minutes; nothing but
+# Python is needed.
 #
 #   bash scripts/demo.sh [SETUP OPTIONS]
 set -euo pipefail
@@ -28,6 +28,9 @@ step "writing the submission file for the test set, which has no annotations"
 step "drawing predictions beside the ground truth"
 "$python" scripts/draw_predictions.py "$output" --min-score 0.3
 
+step "writing the report"
+"$python" scripts/report.py "$output" --overwrite
+
 step "done"
 "$python" scripts/print_evaluation.py "$output/evaluation.json"
 echo "
@@ -35,4 +38,5 @@ model        $output/latest.pth
 metrics      $output/evaluation.json
 submission   $output/submission.json
 pictures     $output/predictions.png   (prediction left, ground truth right)
+report       $output/report.html       (one file, for any browser)
 log          $output/log.txt           (curves: .venv/bin/tensorboard --logdir $output)"

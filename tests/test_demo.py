@@ -44,7 +44,8 @@ def test_the_demo_reaches_its_ap_in_its_time(demo):
 
 def test_the_demo_names_its_files_and_they_are_there(demo):
     output = REPOSITORY / "output/demo"
-    for name in ("latest.pth", "evaluation.json", "submission.json", "predictions.png"):
+    names = ("latest.pth", "evaluation.json", "submission.json", "predictions.png", "report.html")
+    for name in names:
         assert f"output/demo/{name}" in demo["output"]
         assert (output / name).exists()
     sheet = cv2.imread(str(output / "predictions.png"))
@@ -98,6 +99,7 @@ def test_the_programs_say_how_they_are_used():
         "draw_predictions",
         "generate_dataset",
         "predict",
+        "report",
         "print_evaluation",
         "show_dataset",
     ):
