@@ -99,6 +99,7 @@ def test_the_programs_say_how_they_are_used():
         "draw_predictions",
         "generate_dataset",
         "predict",
+        "prepare_labelme",
         "report",
         "print_evaluation",
         "show_dataset",
