@@ -6,7 +6,6 @@ python scripts/draw_predictions.py output/demo --dataset tiny_voc_test_annotated
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from project.dependencies import require_detectron2
@@ -26,37 +25,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @reports_user_errors
-def main() -> None:
-    args = build_parser().parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     require_detectron2()
+    from project.files import read_json
     from project.visualization.contact_sheet import draw_predictions
 
     if args.images < 1:
         raise UserError(f"--images {args.images}: choose 1 or more")
-    dataset = args.dataset or _read_json(args.run / "evaluation.json")["dataset"]
+    if not (args.run / "evaluation.json").is_file():
+        raise UserError(f"{args.run} has no evaluation.json: run train_net.py --eval-only first")
+    dataset = args.dataset or read_json(args.run / "evaluation.json")["dataset"]
     folder = args.run / "inference" / dataset
-    source = _read_json(folder / "dataset.json")
+    source = read_json(folder / "dataset.json")
     output = args.output or args.run / "predictions.png"
     draw_predictions(
-        _read_json(Path(source["json"])),
+        read_json(Path(source["json"])),
         source["images"],
-        _read_json(folder / "detections.json"),
+        read_json(folder / "detections.json"),
         output,
         num_images=args.images,
         min_score=args.min_score,
     )
     print(output)
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"there is no {path}: evaluate with train_net.py --eval-only first"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @reports_user_errors
-def main() -> None:
-    args = build_parser().parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     generate_dataset(
         args.root, args.train, args.test, args.seed, overwrite=args.overwrite, progress=True
     )

@@ -5,30 +5,34 @@ python scripts/print_evaluation.py output/demo/evaluation.json
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from tabulate import tabulate
 
 from project.errors import UserError, reports_user_errors
+from project.files import read_json
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-@reports_user_errors
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path)
-    path = parser.parse_args().file
+    return parser
+
+
+@reports_user_errors
+def main(argv: list[str] | None = None) -> None:
+    path = build_parser().parse_args(argv).file
+    results = read_json(path)
     try:
-        results = json.loads(path.read_text())
         rows = [
             [label, *(results[key][column] for column in COLUMNS)]
             for key, label in (("bbox", "box"), ("segm", "mask"))
         ]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no evaluation of this project: {error}") from error
     print(f"{results['dataset']}, after {results['iteration']} iterations, in percent:")
     print(tabulate(rows, headers=["", *COLUMNS], floatfmt=".2f", missingval="-"))

@@ -36,7 +36,11 @@ def maps(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def kit(tmp_path) -> Path:
-    root = tmp_path / "VOCdevkit/VOC2007"
+    return write_kit(tmp_path / "VOCdevkit/VOC2007")
+
+
+def write_kit(root: Path) -> Path:
+    """A kit of one year, in a new folder."""
     lists = root / "ImageSets/Segmentation"
     folders = [root / name for name in ("JPEGImages", "SegmentationObject", "SegmentationClass")]
     for folder in (lists, *folders):
