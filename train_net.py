@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
 
     from project.config import load_config, parse_opts
+    from project.devices import resolve_devices
     from project.engine.console import log_to_console
-    from project.engine.devices import resolve_devices
     from project.engine.launch import Processes, launch, started_by_torchrun, with_process_group
     from project.engine.run import Job, prepare, prepare_and_run, run
 

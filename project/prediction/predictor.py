@@ -19,7 +19,7 @@ from project.data.categories import Categories, read_categories
 from project.data.coco_json import read_coco_json
 from project.data.mapper import channels_first
 from project.data.reading import read_image
-from project.engine.devices import resolve_devices
+from project.devices import resolve_devices
 from project.errors import UserError, require_choice
 from project.evaluation.detections import to_detections
 from project.meta_arch.test_time_augmentation import as_tested

@@ -8,8 +8,8 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from project.config import get_project_cfg, load_config
+from project.devices import resolve_devices
 from project.engine import Trainer
-from project.engine.devices import resolve_devices
 from project.engine.hooks import TimedWriter
 from project.errors import UserError
 from tests.helpers import FULL_CONFIG
