@@ -27,13 +27,27 @@ class Command:
         return shlex.split(self.text)
 
 
+def documented_python() -> dict[str, str]:
+    """File -> the Python that it shows, all blocks in one."""
+    found = {}
+    for path in _files():
+        blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+        if blocks:
+            found[path.relative_to(REPOSITORY).as_posix()] = "\n".join(blocks)
+    return found
+
+
 def documented_commands() -> list[Command]:
     """Every command in a ``bash`` block, or between backticks, of README and docs, each once."""
     found: dict[str, Command] = {}
-    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))):
+    for path in _files():
         for text in _commands_of(path):
             found.setdefault(text, Command(path.relative_to(REPOSITORY).as_posix(), text))
     return list(found.values())
+
+
+def _files() -> list[Path]:
+    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def _commands_of(path: Path) -> list[str]:

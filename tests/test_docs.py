@@ -12,7 +12,7 @@ from PIL import Image
 from project.config import get_project_cfg, parse_opts
 from project.data.segmentation import compressed_rle, decode_segmentation
 from tests.data.test_voc_devkit import write_kit
-from tests.documented_commands import Command, documented_commands
+from tests.documented_commands import Command, documented_commands, documented_python
 from tests.helpers import REPOSITORY
 
 COMMANDS = documented_commands()
@@ -124,7 +124,8 @@ def workplace(generated_root, seeded_checkpoint, tmp_path_factory):
         shutil.copytree(generated_root, folder / name)
     shutil.copy(seeded_checkpoint, folder / "latest.pth")
     first, *others = sorted((folder / "data/test_images").iterdir())
-    shutil.copy(first, folder / "street.jpg")
+    for name in ("street.jpg", "a.jpg", "b.jpg"):
+        shutil.copy(first, folder / name)
     (folder / "holidays").mkdir()
     shutil.copy(others[0], folder / "holidays")
     frames = [cv2.resize(cv2.imread(str(file)), (64, 48)) for file in others[:2]]
@@ -214,6 +215,13 @@ def test_it_runs(with_runs, tmp_path, monkeypatch, command):
     if module.__name__ == "scripts.predict":
         arguments = [*arguments, "--opts", "MODEL.DEVICE", "cpu"]
     assert exit_code(module.main, arguments) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", documented_python())
+def test_python_runs(with_runs, monkeypatch, file):
+    monkeypatch.chdir(with_runs)
+    exec(compile(documented_python()[file], file, "exec"), {})
 
 
 def exit_code(main, arguments: list[str]) -> int:
