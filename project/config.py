@@ -122,6 +122,9 @@ def add_project_config(cfg: CfgNode) -> None:
     # stops after so many evaluations without a better one (0: never).
     cfg.TEST.BEST_METRIC = "segm/AP"
     cfg.TEST.EARLY_STOP_PATIENCE = 0
+    # In training, every evaluation shows so many pictures of the first test set on TensorBoard,
+    # predictions beside ground truth; 0 for none.
+    cfg.TEST.PANEL_IMAGES = 4
 
     # ---- test-time augmentation, with TEST.AUG.ENABLED: boxes of all pictures, masks averaged
     # Short sides, as parts of INPUT.MIN_SIZE_TEST, each with the part of INPUT.MAX_SIZE_TEST; ()

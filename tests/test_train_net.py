@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import timm
 import torch
 from detectron2.modeling import build_model
 from pycocotools.coco import COCO
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_net
 from project.checkpoint.mmdetection import MMDETECTION_NAMES
@@ -82,10 +84,22 @@ def test_a_run_leaves_the_files_that_others_rely_on(trained):
     assert content["categories"] == CATEGORIES.to_mapping() and content["iteration"] == 2
     assert "tf_efficientnet_lite0" in content["config"]
     metrics = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
-    assert {"total_loss", "lr", "segm/AP"} <= set().union(*metrics)
-    assert list(trained.glob("events.out.tfevents.*"))
-    assert "total_loss" in (trained / "log.txt").read_text()
+    scalars = {"total_loss", "loss_mask", "lr", "segm/AP", "images_per_second", "memory_mib"}
+    assert scalars <= set().union(*metrics)
+    log = (trained / "log.txt").read_text()
+    assert len(re.findall(r"iter 3/3 100%  loss \d", log)) == 1 and "loss_mask" not in log
     assert "MAX_ITER: 3" in (trained / "config.yaml").read_text()
+
+
+def test_tensorboard_has_the_scalars_and_predictions_beside_ground_truth(trained):
+    assert len(list(trained.glob("events.out.tfevents.*"))) == 1
+    events = EventAccumulator(str(trained))
+    events.Reload()
+    scalars = {"total_loss", "loss_mask", "lr", "segm/AP", "images_per_second", "memory_mib"}
+    assert scalars <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["predictions/tiny_voc_test_annotated"]
+    (panel,) = events.Images("predictions/tiny_voc_test_annotated")
+    assert panel.step == 3 and panel.width > panel.height > 500  # two columns, two rows
 
 
 def test_evaluation_json_has_the_documented_layout(trained, generated_root):

@@ -12,7 +12,7 @@ from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hoo
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 from fvcore.nn.precise_bn import get_bn_modules
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -25,6 +25,7 @@ from project.checkpoint.reading import newest_checkpoint
 from project.data.categories import Categories
 from project.data.loading import build_train_loader, training_records
 from project.data.mapper import build_mapper
+from project.engine.hints import HintHook
 from project.engine.hooks import (
     BestModelHook,
     CheckpointHook,
@@ -34,6 +35,7 @@ from project.engine.hooks import (
     StopTraining,
     TimedWriter,
 )
+from project.engine.progress import ProgressPrinter
 from project.engine.run_record import RunRecordHook
 from project.engine.step import TrainStep
 from project.errors import UserError, require_choice
@@ -117,7 +119,7 @@ class Trainer(DefaultTrainer):
         return model
 
     def build_hooks(self) -> list[hooks.HookBase]:
-        """Schedule, checkpoints, evaluation, signals and a progress line in time."""
+        """Schedule, checkpoints, evaluation, signals, a progress line in time and hints."""
         cfg = self.cfg
         ret = [hooks.IterationTimer(), hooks.LRScheduler()]
         if self.ema is not None:
@@ -141,6 +143,12 @@ class Trainer(DefaultTrainer):
             ret.append(self._best_model)
         if comm.is_main_process():
             ret.append(TimedWriter(self.build_writers(), seconds=cfg.LOG_PERIOD_SECONDS))
+        hints = HintHook(
+            base_lr=cfg.SOLVER.BASE_LR,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            warmup=cfg.SOLVER.WARMUP_ITERS,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
         record = RunRecordHook(
             cfg.OUTPUT_DIR,
             config=cfg.dump(),
@@ -148,7 +156,15 @@ class Trainer(DefaultTrainer):
             device=cfg.MODEL.DEVICE,
             versions=versions(),
         )
-        return [*ret, record, SignalHook()]
+        return [*ret, hints, record, SignalHook()]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's, with a short line on the console."""
+        printer = ProgressPrinter(
+            self.max_iter, batch_size=self.cfg.SOLVER.IMS_PER_BATCH, device=self.cfg.MODEL.DEVICE
+        )
+        writers = super().build_writers()
+        return [printer, *(w for w in writers if not isinstance(w, CommonMetricPrinter))]
 
     def _evaluate(self) -> OrderedDict:
         self._last_eval_results = self.test(self.cfg, self.model_to_use)
@@ -178,18 +194,23 @@ class Trainer(DefaultTrainer):
         """COCO box and mask AP; the first set of ``DATASETS.TEST`` writes ``evaluation.json``.
 
         Args:
-            iteration: iterations that the model was trained for; in training it is known.
+            iteration: iterations that the model was trained for; None in training, where it is
+                known, and where the first set's predictions are for TensorBoard too.
         """
+        is_first = dataset_name == cfg.DATASETS.TEST[0]
+        storage = None
         if iteration is None:
             # Detectron2 counts one further once the last iteration is done.
             iteration = min(get_event_storage().iter + 1, cfg.SOLVER.MAX_ITER)
-        is_first = dataset_name == cfg.DATASETS.TEST[0]
+            storage = get_event_storage() if is_first else None
         return COCOInstanceEvaluator(
             dataset_name,
             categories_of(dataset_name),
             cfg.OUTPUT_DIR,
             result_file="evaluation.json" if is_first else f"evaluation_{dataset_name}.json",
             iteration=iteration,
+            storage=storage,
+            panel_images=cfg.TEST.PANEL_IMAGES,
         )
 
     @classmethod

@@ -1,7 +1,11 @@
 """Detections in COCO's result format, which is also that of a submission file."""
 
+import heapq
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from detectron2.structures import Instances
+from pycocotools import mask as coco_mask
 
 from project.data.categories import Categories
 from project.data.segmentation import compressed_rle
@@ -55,3 +59,14 @@ def to_coco_results(detections: Detections, image_id: int | str) -> list[dict]:
         for result, rle in zip(results, rles, strict=True):
             result["segmentation"] = rle
     return results
+
+
+def share_of_empty_masks(detections: Sequence[Mapping], number: int = 100) -> float:
+    """The share of masks without a pixel among those of the ``number`` most certain detections.
+
+    Args:
+        detections: COCO results with masks, at least one.
+    """
+    best = heapq.nlargest(number, detections, key=lambda detection: detection["score"])
+    areas = coco_mask.area([detection["segmentation"] for detection in best])
+    return float((areas == 0).mean())

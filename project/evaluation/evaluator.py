@@ -8,17 +8,22 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
 from project.data.categories import Categories
 from project.data.coco_json import inspect_dataset
+from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, AveragePrecision, evaluate_detections
-from project.evaluation.detections import to_coco_results, to_detections
+from project.evaluation.detections import share_of_empty_masks, to_coco_results, to_detections
 from project.files import write_json
+from project.visualization.contact_sheet import prediction_sheet
 
 logger = logging.getLogger(__name__)
 
 IOU_TYPES = ("bbox", "segm")
+EMPTY_MASKS = "predictions/empty_masks"  # a scalar in the event storage
+PANEL_MIN_SCORE = 0.3  # after a short training, few detections are more certain
 
 
 class DetectionCollector(DatasetEvaluator):
@@ -56,6 +61,9 @@ class COCOInstanceEvaluator(DetectionCollector):
 
     Args:
         iteration: iterations that the model has been trained for, None where it is not known.
+        storage: in training, takes the share of :data:`EMPTY_MASKS` and, for TensorBoard, a picture
+            of predictions beside ground truth.
+        panel_images: so many pictures of the data set are on it; 0 for none.
     """
 
     def __init__(
@@ -66,11 +74,15 @@ class COCOInstanceEvaluator(DetectionCollector):
         *,
         result_file: str = "evaluation.json",
         iteration: int | None = None,
+        storage: EventStorage | None = None,
+        panel_images: int = 0,
     ):
         super().__init__(dataset_name, categories)
         self.output_dir = Path(output_dir)
         self.result_file = result_file
         self.iteration = iteration
+        self.storage = storage
+        self.panel_images = panel_images
 
     def evaluate(self) -> OrderedDict | None:
         """Returns {"bbox": {"AP": ..., "AP-<class>": ...}, "segm": ...}, in percent."""
@@ -107,6 +119,11 @@ class COCOInstanceEvaluator(DetectionCollector):
         )
         title = f"{self.dataset_name}: {len(detections)} detections"
         logger.info(f"{title}\n{format_table(results)}")
+        if self.storage is not None and detections:
+            share = share_of_empty_masks(detections)
+            self.storage.put_scalar(EMPTY_MASKS, share, smoothing_hint=False)
+        if self.storage is not None:
+            self._put_panel(coco_json, metadata.image_root, detections)
         return OrderedDict(
             (
                 iou_type,
@@ -117,6 +134,24 @@ class COCOInstanceEvaluator(DetectionCollector):
             )
             for iou_type, precision in results.items()
         )
+
+    def _put_panel(self, coco_json: dict, image_root: str, detections: list[dict]) -> None:
+        """Put a sheet of the same pictures each time into the event storage."""
+        if self.panel_images < 1:
+            return
+        try:
+            sheet = prediction_sheet(
+                coco_json,
+                image_root,
+                detections,
+                num_images=self.panel_images,
+                min_score=PANEL_MIN_SCORE,
+                columns=2,
+            )
+        except UserError as error:  # no reason to end a training run
+            logger.warning(f"No panel of predictions of {self.dataset_name}: {error}")
+            return
+        self.storage.put_image(f"predictions/{self.dataset_name}", sheet.transpose(2, 0, 1))
 
 
 def format_table(results: dict[str, AveragePrecision]) -> str:

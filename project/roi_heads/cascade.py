@@ -157,7 +157,7 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             matched object: ``gt_boxes``, ``gt_masks``, ...
         """
         samples = stage == 0 or self.resample
-        all_rois, num_positive = [], 0
+        all_rois, counts = [], []
         for picture, (given, target) in enumerate(zip(proposals, targets, strict=True)):
             boxes = given.proposal_boxes
             matches, labels = self.proposal_matchers[stage](pairwise_iou(target.gt_boxes, boxes))
@@ -184,14 +184,26 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             rois.is_ground_truth = indices >= num_proposals
             if num_objects:
                 _copy_matched_fields(target, matches[indices], rois)
-            num_positive += (rois.gt_classes != self.num_classes).sum()
+            positive = rois.gt_classes != self.num_classes
+            counts.append(torch.stack([positive.sum(), (positive & ~rois.is_ground_truth).sum()]))
             all_rois.append(rois)
-        scope = f"stage{stage}/roi_head" if stage else "roi_head"
-        num_rois = sum(len(rois) for rois in all_rois)
-        storage = get_event_storage()
-        storage.put_scalar(f"{scope}/num_fg_samples", num_positive / len(all_rois))
-        storage.put_scalar(f"{scope}/num_bg_samples", (num_rois - num_positive) / len(all_rois))
+        self._log_samples(counts, sum(len(rois) for rois in all_rois), stage)
         return all_rois
+
+    def _log_samples(self, counts: list[torch.Tensor], num_rois: int, stage: int) -> None:
+        """Log Detectron2's means over the pictures, and that of positives that were proposed.
+
+        Args:
+            counts: of each picture: its positive RoIs, and those that are no ground-truth box.
+            num_rois: of all pictures.
+        """
+        pictures = len(counts)
+        num_positive, num_proposed = torch.stack(counts).sum(dim=0).tolist()
+        scope = f"stage{stage}/roi_head" if stage else "roi_head"
+        storage = get_event_storage()
+        storage.put_scalar(f"{scope}/num_fg_samples", num_positive / pictures)
+        storage.put_scalar(f"{scope}/num_bg_samples", (num_rois - num_positive) / pictures)
+        storage.put_scalar(f"{scope}/num_fg_proposals", num_proposed / pictures)
 
     def _run_stage(
         self, features: list[torch.Tensor], proposals: list[Instances], stage: int

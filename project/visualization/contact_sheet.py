@@ -29,35 +29,36 @@ def arrange(pictures: Sequence[np.ndarray], columns: int, gap: int = 6) -> np.nd
     return sheet
 
 
-def draw_predictions(
+def prediction_sheet(
     coco_json: Mapping,
     image_root: str | Path,
     detections: Sequence[Mapping],
-    output: str | Path,
     *,
     num_images: int = 12,
     min_score: float = 0.5,
     columns: int = 3,
     cell_hw: tuple[int, int] = (270, 360),
-) -> None:
-    """Write a PNG of pictures spread evenly over the data set: prediction left, ground truth right.
+) -> np.ndarray:
+    """Pictures spread evenly over the data set: prediction left, ground truth right.
 
     Args:
         coco_json: content of the COCO JSON; without "annotations" only predictions are drawn.
         image_root: the folder of its pictures.
         detections: COCO results with ids of that JSON.
-        output: the PNG to write.
         min_score: less certain detections are not drawn.
         cell_hw: height and width that a panel is enlarged to, in pixels.
 
+    Returns:
+        RGB, uint8, shape (H, W, 3).
+
     Raises:
-        UserError: a picture cannot be read, an RLE is not of its size, or ``output`` cannot be
-            written.
+        UserError: a picture cannot be read, or an RLE is not of its size.
     """
     images = coco_json["images"]
     if not images:
         raise UserError("there are no pictures to draw")
-    chosen = [images[i * len(images) // num_images] for i in range(min(num_images, len(images)))]
+    number = min(num_images, len(images))
+    chosen = [images[index * len(images) // number] for index in range(number)]
     names = {category["id"]: category["name"] for category in coco_json.get("categories", [])}
     predicted = _by_image(item for item in detections if item["score"] >= min_score)
     annotated = _by_image(coco_json.get("annotations", []))
@@ -69,7 +70,25 @@ def draw_predictions(
         if "annotations" in coco_json:
             panels.append(_draw(image, annotated[record["id"]], names, scale))
         pictures.append(add_title(np.concatenate(panels, axis=1), record["file_name"]))
-    _write(arrange(pictures, columns), output)
+    return arrange(pictures, columns)
+
+
+def draw_predictions(
+    coco_json: Mapping,
+    image_root: str | Path,
+    detections: Sequence[Mapping],
+    output: str | Path,
+    **layout,
+) -> None:
+    """Write a :func:`prediction_sheet`, whose arguments the others are, as a PNG.
+
+    Args:
+        output: the PNG to write.
+
+    Raises:
+        UserError: see :func:`prediction_sheet`, or ``output`` cannot be written.
+    """
+    _write(prediction_sheet(coco_json, image_root, detections, **layout), output)
 
 
 def draw_training_pictures(

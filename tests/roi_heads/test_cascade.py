@@ -125,6 +125,23 @@ def test_every_stage_samples_anew_at_its_own_iou(small_opts):
         assert int((rois.gt_classes == heads.num_classes).sum()) == 4 - positives
 
 
+@pytest.mark.parametrize("opts", [(), ORIGINAL])
+def test_positives_that_were_proposed_are_counted_apart(small_opts, opts):
+    heads = build(small_opts, *opts)[0].roi_heads.train()
+    objects = target([[10, 10, 50, 50], [60, 60, 90, 90]], [4, 7])
+    near, far = [10.0, 10, 50, 43], [80.0, 5, 95, 30]
+    for boxes, proposed in (([near, far], 1), ([far, far], 0)):
+        with EventStorage() as storage:
+            heads._label_proposals(
+                [proposals(boxes), proposals([far])], [objects, target([], [])], 0
+            )
+        # Of two pictures, the second without objects.
+        means = {name: value for name, (value, _) in storage.latest().items()}
+        assert means["roi_head/num_fg_samples"] == (2 + proposed) / 2
+        assert means["roi_head/num_bg_samples"] == (3 - proposed) / 2
+        assert means["roi_head/num_fg_proposals"] == proposed / 2
+
+
 def test_two_objects_with_one_box_keep_their_own_classes(small_opts):
     heads = build(small_opts, *ORIGINAL)[0].roi_heads
     rois = label(heads, [], target([[10, 10, 50, 50], [10, 10, 50, 50]], [4, 7]), 0)

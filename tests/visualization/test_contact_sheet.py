@@ -11,7 +11,12 @@ from detectron2.structures import BoxMode
 from project.data.loading import build_train_loader, training_records
 from project.data.mapper import InstanceMapper
 from project.errors import UserError
-from project.visualization.contact_sheet import arrange, draw_predictions, draw_training_pictures
+from project.visualization.contact_sheet import (
+    arrange,
+    draw_predictions,
+    draw_training_pictures,
+    prediction_sheet,
+)
 from project.visualization.instances import draw_instances
 from scripts import show_dataset
 from tests.helpers import SMALL_CONFIG, load_small_config
@@ -53,6 +58,36 @@ def test_a_sheet_is_written_with_and_without_ground_truth(generated_root, tmp_pa
         draw_predictions(content, generated_root / "test_images", detections, path, num_images=4)
         sizes.append(cv2.imread(str(path)).shape)
     assert sizes[0][1] > 1.5 * sizes[1][1]
+
+
+@pytest.mark.parametrize("number", [1, 2, 6])
+def test_every_picture_of_a_small_set_is_on_its_sheet_once(generated_root, number):
+    content = json.loads((generated_root / "test_annotations.json").read_text())
+    content["images"] = content["images"][:number]
+    root = generated_root / "test_images"
+    layout = {"num_images": 8, "columns": 1}
+    sheet = prediction_sheet(content, root, [], **layout)
+    cells = [
+        prediction_sheet({**content, "images": [image]}, root, [], **layout)
+        for image in content["images"]
+    ]
+    width = max(cell.shape[1] for cell in cells)
+    assert sheet.dtype == np.uint8 and sheet.shape[1] == width
+    height = sheet.shape[0] // number
+    for index, cell in enumerate(cells):
+        row = sheet[index * height : (index + 1) * height]
+        assert (row != 255).sum() == (cell != 255).sum() > 0
+
+
+def test_the_file_is_the_sheet(generated_root, tmp_path):
+    truth = json.loads((generated_root / "test_annotations.json").read_text())
+    detections = [{**a, "score": 0.4} for a in truth["annotations"]]
+    given = (truth, generated_root / "test_images", detections)
+    path = tmp_path / "a.png"
+    draw_predictions(*given, path, num_images=2, min_score=0.3)
+    sheet = prediction_sheet(*given, num_images=2, min_score=0.3)
+    assert np.array_equal(cv2.imread(str(path))[..., ::-1], sheet)
+    assert not np.array_equal(sheet, prediction_sheet(*given, num_images=2, min_score=0.5))
 
 
 def test_a_missing_picture_is_one_line(tmp_path):
