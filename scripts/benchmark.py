@@ -10,6 +10,7 @@ masks   from the mask head's logits to the RLE of whole pictures
 infer   the whole model on one picture, to masks as RLE
 train   forward, backward and step of the whole model on one batch (minutes on a CPU)
 eval    COCO's evaluation of 5,000 pictures, against pycocotools (minutes)
+start   from the command to the first iteration, each side in processes of its own
 
 Each first shows that both give the same answer; where they do not, it ends with an error.
 """
@@ -39,7 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", default="cpu", help="of masks, infer, train: cpu (default) or cuda"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="TRACE",
+        help="of infer or train: write a Chrome trace of one call of this project",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE and TRACE")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys, at the end")
     return parser
 
@@ -54,8 +61,10 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.rounds < 1 or args.images < 1:
         raise UserError(f"--rounds {args.rounds} --images {args.images}: choose 1 or more")
-    if args.json:
-        check_output_file(args.json, args.overwrite)
+    for path in filter(None, (args.json, args.profile)):
+        check_output_file(path, args.overwrite)
+    if args.profile and args.benchmark not in ("infer", "train"):
+        raise UserError("--profile goes with infer or train")
     print(f"{machine()}; {args.rounds} rounds, median (lowest - highest)")
     results = {}
     for name in BENCHMARKS if args.benchmark == "all" else [args.benchmark]:
@@ -78,7 +87,7 @@ def _inference(args: argparse.Namespace) -> tuple[str, dict]:
     from project.benchmark.model import benchmark_inference, report_model
 
     with _recipe(args) as (cfg, records):
-        result = benchmark_inference(cfg, records[0], args.rounds)
+        result = benchmark_inference(cfg, records[0], args.rounds, args.profile)
     return report_model(result), asdict(result)
 
 
@@ -87,7 +96,7 @@ def _training(args: argparse.Namespace) -> tuple[str, dict]:
 
     with _recipe(args) as (cfg, records):
         batch = records[: cfg.SOLVER.IMS_PER_BATCH]
-        result = benchmark_training(cfg, batch, args.rounds)
+        result = benchmark_training(cfg, batch, args.rounds, args.profile)
     return report_model(result), asdict(result)
 
 
@@ -128,12 +137,26 @@ def _evaluation(args: argparse.Namespace) -> tuple[str, dict]:
     return report_evaluation(results), {name: asdict(result) for name, result in results.items()}
 
 
+def _start(args: argparse.Namespace) -> tuple[str, dict]:
+    from project.benchmark.start import benchmark_start, report_start
+    from project.recipes import DEFAULT_RECIPE
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = args.data or _generate(Path(folder))
+        opts = [*args.opts, "DATASETS.ROOT", str(Path(root).absolute())]
+        opts += ["MODEL.DEVICE", args.device]
+        config_file = str(Path(args.config_file or DEFAULT_RECIPE).absolute())
+        result = benchmark_start(config_file, opts, args.rounds)
+    return report_start(result), asdict(result)
+
+
 BENCHMARKS = {
     "data": _data,
     "masks": _masks,
     "infer": _inference,
     "train": _training,
     "eval": _evaluation,
+    "start": _start,
 }
 
 

@@ -1,7 +1,8 @@
 """Inference and training steps of a recipe's whole model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -14,8 +15,18 @@ from detectron2.utils.events import EventStorage
 from pycocotools import mask as coco_mask
 from tabulate import tabulate
 from torch import nn
+from torch.profiler import profile
 
-from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
+from project.analysis.cost import count_cost
+from project.benchmark.timing import (
+    OURS,
+    STOCK,
+    Spread,
+    matrix_product_speed,
+    ratio,
+    spreads,
+    take_turns,
+)
 from project.data.categories import Categories
 from project.data.mapper import build_mapper
 from project.errors import UserError
@@ -54,6 +65,9 @@ class ModelBenchmark:
         seconds: of each program.
         ratios: how many times as fast as Detectron2 each other program is.
         parts: of each program, seconds in each part of the model, in forward.
+        flop: multiply-adds of one call, 0 where they were not counted.
+        shares: of each program, multiply-adds a second, as a share of those of a matrix product of
+            the same dtype in the same run; empty where they were not counted.
     """
 
     what: str
@@ -61,25 +75,37 @@ class ModelBenchmark:
     seconds: dict[str, Spread]
     ratios: dict[str, Spread]
     parts: dict[str, dict[str, float]]
+    flop: int = 0
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def report_model(result: ModelBenchmark) -> str:
     """The figures as tables."""
+    headers = ["", "seconds", "times as fast"]
     rows = [
         [name, str(spread), str(result.ratios.get(name, ""))]
         for name, spread in result.seconds.items()
     ]
-    seconds = tabulate(rows, ["", "seconds", "times as fast"])
+    if result.shares:
+        headers.append("of a matrix product's speed")
+        rows = [[*row, f"{result.shares[row[0]]:.0%}"] for row in rows]
+    seconds = tabulate(rows, headers)
     names = next(iter(result.parts.values()))
     rows = [[name, *(parts[name] for parts in result.parts.values())] for name in names]
     parts = tabulate(rows, ["part, seconds in forward", *result.parts], floatfmt=".2f")
-    return f"{result.what}\n{result.agreement}\n\n{seconds}\n\n{parts}"
+    what = result.what + (f", {result.flop / 1e9:.0f} G multiply-adds" if result.flop else "")
+    return f"{what}\n{result.agreement}\n\n{seconds}\n\n{parts}"
 
 
-def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenchmark:
+def benchmark_inference(
+    cfg: CfgNode, record: Mapping, rounds: int, trace: Path | None = None
+) -> ModelBenchmark:
     """From the tensor of one picture to detections whose masks are RLE of the whole picture.
 
     Weights are seeded; with a score threshold of 0 each side gives as many detections as it may.
+
+    Args:
+        trace: write a Chrome trace of one call of this project there.
 
     Raises:
         UserError: proposals or detections differ, with float32 on both sides.
@@ -129,11 +155,26 @@ def benchmark_inference(cfg: CfgNode, record: Mapping, rounds: int) -> ModelBenc
         " them agree (class, score within 1e-4, box within 0.02 pixels, IoU of masks 0.99)"
     )
     height, width = picture["image"].shape[1:]
-    return _timed(f"one picture of {height} x {width}", agreement, programs, models, rounds)
+    what = f"one picture of {height} x {width}"
+    result = _timed(what, agreement, programs, models, rounds, trace)
+    models[OURS].inference_dtype = "float32"
+    flop = count_cost(models[OURS], (height, width)).total.flop
+    peaks = {
+        name: matrix_product_speed(dtype, models[OURS].device)
+        for name, dtype in ((STOCK, torch.float32), (OURS_BF16, torch.bfloat16))
+    }
+    peaks[OURS] = peaks[STOCK]
+    shares = {name: flop / s.median / peaks[name] for name, s in result.seconds.items()}
+    return replace(result, flop=flop, shares=shares)
 
 
-def benchmark_training(cfg: CfgNode, records: Sequence[Mapping], rounds: int) -> ModelBenchmark:
+def benchmark_training(
+    cfg: CfgNode, records: Sequence[Mapping], rounds: int, trace: Path | None = None
+) -> ModelBenchmark:
     """Forward, backward and the optimizer's step on one batch; weights are seeded.
+
+    Args:
+        trace: write a Chrome trace of one step of this project there.
 
     Raises:
         UserError: numbers of RoIs, losses or gradients differ, with float32 on both sides.
@@ -182,7 +223,8 @@ def benchmark_training(cfg: CfgNode, records: Sequence[Mapping], rounds: int) ->
         f" {abs(facts[OURS_BF16][0] / loss - 1):.0e} and {abs(facts[OURS_BF16][1] / norm - 1):.0e}"
     )
     sizes = ", ".join("{} x {}".format(*x["image"].shape[1:]) for x in batch)
-    return _timed(f"a batch of {len(batch)}: {sizes}", agreement, programs, models, rounds)
+    what = f"a batch of {len(batch)}: {sizes}"
+    return _timed(what, agreement, programs, models, rounds, trace)
 
 
 def _models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
@@ -203,8 +245,13 @@ def _timed(
     programs: Mapping[str, Callable[[], object]],
     models: Mapping[str, nn.Module],
     rounds: int,
+    trace: Path | None,
 ) -> ModelBenchmark:
     seconds = take_turns(programs, rounds)
+    if trace is not None:
+        with profile() as profiler:
+            programs[OURS]()
+        profiler.export_chrome_trace(str(trace))
     parts = {
         name: _parts(models[STOCK if name == STOCK else OURS], run)
         for name, run in programs.items()

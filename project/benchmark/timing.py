@@ -60,6 +60,26 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> Spread:
     return Spread.of([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)])
 
 
+def matrix_product_speed(dtype: torch.dtype, device: torch.device, side: int = 4096) -> float:
+    """Multiply-adds a second of a product of two square matrices, the median of five.
+
+    Args:
+        side: of the matrices.
+    """
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        torch.rand((side, side), generator=generator).to(device, dtype) for _ in range(2)
+    )
+    seconds = []
+    for number in range(6):
+        start = time.perf_counter()
+        product = first @ second
+        product[0, 0].item()  # waits for the device
+        if number:
+            seconds.append(time.perf_counter() - start)
+    return side**3 / median(seconds)
+
+
 @contextmanager
 def one_core() -> Iterator[None]:
     """Inside, this process runs on one core, with one thread."""

@@ -17,12 +17,25 @@ def test_it_runs_and_writes_its_figures(generated_root, tmp_path, name):
     path = tmp_path / "figures.json"
     arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG)]
     small = ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "MODEL.WEIGHTS", ""]
-    benchmark.main([name, *arguments, "--rounds", "1", "--json", str(path), *small])
+    trace = tmp_path / "trace.json"
+    written = ["--json", str(path), "--profile", str(trace)]
+    benchmark.main([name, *arguments, "--rounds", "1", *written, *small])
+    events = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert "aten::convolution" in events and len(events) > 50
     result = json.loads(path.read_text())[name]
     assert list(result["seconds"]) == [model.STOCK, model.OURS, model.OURS_BF16]
     assert set(result["ratios"]) == {model.OURS, model.OURS_BF16}
+    assert (result["flop"] > 1e8) == (name == "infer") == bool(result["shares"])
+    assert all(0 < share < 1 for share in result["shares"].values())
     for parts in result["parts"].values():
         assert min(parts.values()) > 0 and "RoIAlign" in parts
+
+
+def test_a_profile_is_of_the_model(tmp_path, capsys):
+    for name in ("masks", "all"):
+        with pytest.raises(SystemExit, match="2"):
+            benchmark.main([name, "--profile", str(tmp_path / "trace.json")])
+        assert "infer or train" in capsys.readouterr().err
 
 
 def test_detections_that_differ_are_found_out(small_opts, monkeypatch):

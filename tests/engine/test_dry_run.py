@@ -5,7 +5,7 @@ import json
 import pytest
 
 import train_net
-from project.engine.dry_run import Forecast, dry_run
+from project.engine.dry_run import Forecast, dry_run, logger
 from tests.helpers import SMALL_CONFIG, load_small_config
 
 
@@ -19,9 +19,11 @@ def run(small_opts, *options: str, opts=()) -> None:
     train_net.main([*options, "--config-file", str(SMALL_CONFIG), *small_opts, *opts])
 
 
-def test_it_says_what_training_would_take_and_leaves_nothing(small_opts, tmp_path, capsys):
+def test_it_says_what_training_would_take_and_leaves_nothing(small_opts, tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(logger, "info", said.append)
     run(small_opts, "--dry-run", opts=["SOLVER.MAX_ITER", "60", "TEST.EVAL_PERIOD", "20"])
-    output = capsys.readouterr().out
+    output = "\n".join(said)
     assert "60 iterations (10.0 epochs)" in output
     assert "GiB" in output and "iteration 5:" in output and "iteration 6:" not in output
     assert files_of(tmp_path) == {}

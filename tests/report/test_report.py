@@ -26,7 +26,8 @@ def data_of(page: str) -> dict:
 def test_a_run_is_read_whole(trained, generated_root):
     run = load_run(trained)
     assert run.dataset == "tiny_voc_test_annotated" and len(run.pictures) == 6
-    assert run.record["exit"] == "finished" and run.metrics[0]["total_loss"] > 0
+    assert run.record["exit"] == "finished"
+    assert any(line.get("total_loss", 0) > 0 for line in run.metrics)
     assert "build_timm_fpn_backbone" in run.config
     kinds = [found.kind for found in run.errors.detections]
     assert Kind.CORRECT in kinds and Kind.CLASSIFICATION in kinds
