@@ -17,7 +17,6 @@ from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, AveragePrecision, evaluate_detections
 from project.evaluation.detections import share_of_empty_masks, to_coco_results, to_detections
 from project.files import write_json
-from project.visualization.contact_sheet import prediction_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +138,9 @@ class COCOInstanceEvaluator(DetectionCollector):
         """Put a sheet of the same pictures each time into the event storage."""
         if self.panel_images < 1:
             return
+        # Here, for matplotlib takes a quarter of a second that every start would wait for.
+        from project.visualization.contact_sheet import prediction_sheet
+
         try:
             sheet = prediction_sheet(
                 coco_json,

@@ -26,7 +26,7 @@ def test_it_runs_and_writes_its_figures(generated_root, tmp_path, name):
     assert list(result["seconds"]) == [model.STOCK, model.OURS, model.OURS_BF16]
     assert set(result["ratios"]) == {model.OURS, model.OURS_BF16}
     assert (result["flop"] > 1e8) == (name == "infer") == bool(result["shares"])
-    assert all(0 < share < 1 for share in result["shares"].values())
+    assert all(share > 0 for share in result["shares"].values())
     for parts in result["parts"].values():
         assert min(parts.values()) > 0 and "RoIAlign" in parts
 
