@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
-from project.errors import UserError
+from project.errors import UserError, reports_user_errors
 from project.recipes import RECIPES
 
 
@@ -71,6 +71,7 @@ def _start(name: str, arguments: list[str]) -> int:
     return int(result.stdout.split()[-1])
 
 
+@reports_user_errors
 def _main(name: str, arguments: list[str]) -> None:
     _stop_at_first_iteration()
     if name == STOCK:
