@@ -77,11 +77,16 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
       larger than the square cropped. What is smaller is not padded here, as the model does that.
     - ``INPUT.RANDOM_FLIP``.
 
+    Test-time augmentation (``TEST.AUG.ENABLED``) resizes pictures itself, each from what is in the
+    file: nothing is done to them here.
+
     Raises:
         UserError: a key has a value that cannot be.
     """
     keys = cfg.INPUT
     require_choice("INPUT.RESIZE_BACKEND", keys.RESIZE_BACKEND, RESIZE_BACKENDS)
+    if cfg.TEST.AUG.ENABLED and not is_train:
+        return []
     augmentations = build_augmentation(cfg, is_train)
     if is_train:
         if keys.LSJ.ENABLED:

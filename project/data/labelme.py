@@ -55,7 +55,7 @@ class LabelmePicture:
         """
         groups: dict[object, list[Mapping]] = defaultdict(list)
         for number, shape in enumerate(self.content["shapes"]):
-            if shape.get("shape_type", "polygon") not in _SHAPES:
+            if _type_of(shape) not in _SHAPES:
                 continue
             group = shape.get("group_id")
             key = ("alone", number) if group is None else (shape.get("label"), group)
@@ -70,14 +70,14 @@ class LabelmePicture:
 
     def left_out(self) -> list[str]:
         """The types of shapes that have no area: points, lines."""
-        types = [shape.get("shape_type", "polygon") for shape in self.content["shapes"]]
+        types = [_type_of(shape) for shape in self.content["shapes"]]
         return [name for name in types if name not in _SHAPES]
 
     def _segmentation(
         self, shapes: Sequence[Mapping], height: int, width: int
     ) -> list[list[float]] | dict:
         try:
-            parts = [_SHAPES[shape.get("shape_type", "polygon")](shape) for shape in shapes]
+            parts = [_SHAPES[_type_of(shape)](shape) for shape in shapes]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(f"{self.path}: a shape is broken ({error})") from error
         if all(isinstance(part, list) for part in parts):
@@ -107,6 +107,10 @@ def read_labelme(path: Path) -> LabelmePicture:
             raise UserError(f"{path}: a shape without label or points")
     # labelme on Windows writes backslashes.
     return LabelmePicture(path, content["imagePath"].replace("\\", "/"), content)
+
+
+def _type_of(shape: Mapping) -> str:
+    return shape.get("shape_type", "polygon")
 
 
 def _polygon(shape: Mapping) -> list[float]:

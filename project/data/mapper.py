@@ -145,10 +145,8 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> InstanceMapper:
     if crops and cfg.INPUT.MASK_FORMAT == "polygon":
         raise UserError("INPUT.CROP and INPUT.LSJ cut masks: set INPUT.MASK_FORMAT bitmask")
     _require_sound_copy_paste(cfg)
-    # Test-time augmentation resizes pictures itself, each from what is in the file.
-    resizes = is_train or not cfg.TEST.AUG.ENABLED
     return InstanceMapper(
-        build_augmentations(cfg, is_train) if resizes else [],
+        build_augmentations(cfg, is_train),
         is_train=is_train,
         image_format=cfg.INPUT.FORMAT,
         mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,

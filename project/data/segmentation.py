@@ -19,14 +19,17 @@ def decode_segmentation(segmentation: list | Mapping, height: int, width: int) -
     if not isinstance(segmentation, list) and list(segmentation["size"]) != [height, width]:
         size = " x ".join(map(str, segmentation["size"]))
         raise UserError(f"an RLE of {size} pixels does not fit a picture of {height} x {width}")
-    if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
     # pycocotools fills columns; whoever works on rows would copy them slowly each time.
-    return cv2.transpose(coco_mask.decode(rle).T).view(bool)
+    return cv2.transpose(coco_mask.decode(as_rle(segmentation, height, width)).T).view(bool)
+
+
+def as_rle(segmentation: list | Mapping, height: int, width: int) -> Mapping:
+    """A COCO segmentation as pycocotools' compressed RLE; what is one stays the same object."""
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
 
 
 def uncompressed_rle(mask: np.ndarray) -> dict:

@@ -15,10 +15,11 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from project.data.categories import Categories
+from project.data.segmentation import as_rle
 
 FOREGROUND_IOU = 0.5  # t_f of TIDE: the detection has found the object
 BACKGROUND_IOU = 0.1  # t_b of TIDE: below, there is nothing
-_RECALLS = np.linspace(0, 1, 101)
+RECALLS = np.linspace(0, 1, 101)
 
 
 class Kind(StrEnum):
@@ -218,7 +219,7 @@ def analyze_errors(
     crowds: dict[object, list[Truth]] = defaultdict(list)
     for annotation in coco_json["annotations"]:
         image_id = annotation["image_id"]
-        rle = _as_rle(annotation["segmentation"], *sizes[image_id])
+        rle = as_rle(annotation["segmentation"], *sizes[image_id])
         kinds = crowds if annotation.get("iscrowd") else truths
         kinds[image_id].append(Truth(image_id, annotation["category_id"], rle))
     judged: dict[object, list[Found]] = defaultdict(list)
@@ -236,16 +237,6 @@ def analyze_errors(
             item.truth.repairable.append(item)
     objects = [truth for image_id in sizes for truth in truths[image_id]]
     return ErrorAnalysis(everything, objects, categories)
-
-
-def _as_rle(segmentation: list | Mapping, height: int, width: int) -> Mapping:
-    if isinstance(segmentation, Mapping) and not isinstance(segmentation["counts"], list):
-        return segmentation
-    return coco_mask.merge(_list(coco_mask.frPyObjects(segmentation, height, width)))
-
-
-def _list(value: object) -> list:
-    return value if isinstance(value, list) else [value]
 
 
 def _judge(detections: list[Found], truths: list[Truth], crowds: list[Truth]) -> None:
@@ -311,11 +302,11 @@ def _mean_ap(scores: Mapping[int, list], numbers: Mapping[int, int]) -> float:
 def _precisions(scores: list[tuple[float, bool]], number: int) -> np.ndarray:
     """COCO's interpolated precision at 101 recalls. Float, shape (101,)."""
     if not scores:
-        return np.zeros(len(_RECALLS))
+        return np.zeros(len(RECALLS))
     order = np.argsort([-score for score, _ in scores], kind="stable")
     correct = np.cumsum(np.array([is_correct for _, is_correct in scores])[order])
     recall = correct / number
     precision = correct / (np.arange(len(scores)) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    position = np.searchsorted(recall, _RECALLS, side="left")
+    position = np.searchsorted(recall, RECALLS, side="left")
     return np.append(precision, 0)[position]

@@ -77,9 +77,7 @@ class Predictor:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(self.categories.ids)
         self.cfg = cfg
         self._model = _load_model(cfg, content, str(weights))
-        # Test-time augmentation resizes pictures itself.
-        augmentations = [] if cfg.TEST.AUG.ENABLED else build_augmentations(cfg, is_train=False)
-        self._augment = T.AugmentationList(augmentations)
+        self._augment = T.AugmentationList(build_augmentations(cfg, is_train=False))
 
     def __call__(self, picture: Picture) -> Detections:
         """The objects of one picture; see :meth:`predict`."""

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from project.evaluation.error_analysis import RECALLS
 from project.report.charts import Curve, calibration_chart, line_chart
 from project.report.runs import EvaluatedRun
 from project.report.tables import IOU_TYPES
 
 
 def run_charts(runs: Mapping[str, EvaluatedRun]) -> dict[str, str]:
+    """Title -> SVG. ``runs``: by the names that the legends have."""
     charts = {}
     several = len(runs) > 1
     losses, rates, scores = {}, {}, {}
@@ -30,15 +32,14 @@ def run_charts(runs: Mapping[str, EvaluatedRun]) -> dict[str, str]:
         charts["Learning rate"] = line_chart(rates, y_label="learning rate", **by_iteration)
     if scores:
         charts["AP over time"] = line_chart(scores, y_label="AP", dotted=True, **by_iteration)
-    recalls = np.linspace(0, 1, 101)
     means, faint = {}, []
     for name, run in runs.items():
         curves = [run.errors.precision_recall(i) for i in run.categories.ids]
         curves = [curve for curve in curves if curve is not None]
         if curves:
-            means[f"mean of classes, {name}"] = recalls, np.mean(curves, axis=0)
+            means[f"mean of classes, {name}"] = RECALLS, np.mean(curves, axis=0)
         if not several:
-            faint = [(recalls, curve) for curve in curves]
+            faint = [(RECALLS, curve) for curve in curves]
     charts["Precision and recall, IoU 0.5"] = line_chart(
         means, x_label="recall", y_label="precision", faint=faint, y_range=(0, 1.02)
     )

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from project.data.checking.masks import inspect_mask, is_number
 from project.data.checking.problems import KINDS as MASK_KINDS
-from project.data.checking.problems import Kind, Severity
+from project.data.checking.problems import Kind, Severity, error_kinds
 
 MAX_DETECTIONS = 100  # an image; COCO's evaluation leaves out the less certain ones
 _PIXEL_TOLERANCE = 1.0
@@ -19,14 +19,8 @@ _APART = 0.4  # IoU of boxes and their masks' extents; some 0.8 for a trained mo
 REQUIRED = ("image_id", "category_id", "bbox", "score", "segmentation")
 
 
-def _errors(**meanings: str) -> dict[str, Kind]:
-    return {
-        name.replace("_", "-"): Kind(Severity.ERROR, meaning) for name, meaning in meanings.items()
-    }
-
-
 KINDS: dict[str, Kind] = {
-    **_errors(
+    **error_kinds(
         not_a_list="a submission is a list of detections",
         empty="there is no detection",
         not_an_object="a detection is no JSON object",

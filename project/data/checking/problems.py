@@ -30,16 +30,18 @@ class Kind:
 _OUT, _PART, _COMPUTED = "left out", "that part is left out", "computed from the mask"
 
 
-def _errors(**meanings: str) -> dict[str, Kind]:
+def error_kinds(remedy: str = "", /, **meanings: str) -> dict[str, Kind]:
+    """Kinds of errors by their names, in which "_" stands for "-"."""
     return {
-        name.replace("_", "-"): Kind(Severity.ERROR, meaning, _OUT)
+        name.replace("_", "-"): Kind(Severity.ERROR, meaning, remedy)
         for name, meaning in meanings.items()
     }
 
 
 KINDS: dict[str, Kind] = {
     # ---- categories: without them there is no model, so nothing can be left out
-    **_errors(
+    **error_kinds(
+        _OUT,
         category_not_an_object="a category is no JSON object",
         category_id_missing="a category has no id",
         category_id_type="a category's id is no whole number",
@@ -53,7 +55,8 @@ KINDS: dict[str, Kind] = {
     "category-without-objects": Kind(Severity.NOTE, "no object has this category"),
     "category-name-voc": Kind(Severity.NOTE, "a category is spelt otherwise than in PASCAL VOC"),
     # ---- images, in the JSON
-    **_errors(
+    **error_kinds(
+        _OUT,
         image_not_an_object="an image is no JSON object",
         image_id_missing="an image has no id",
         image_id_type="an image's id is neither a whole number nor text",
@@ -69,7 +72,8 @@ KINDS: dict[str, Kind] = {
     ),
     "image-without-objects": Kind(Severity.NOTE, "an image has no objects"),
     # ---- images, in the folder
-    **_errors(
+    **error_kinds(
+        _OUT,
         image_missing="the file is not in the folder",
         image_name_case="the file is there, but with other upper- and lower-case letters",
         image_is_a_folder="there is a folder under the file's name",
@@ -92,7 +96,8 @@ KINDS: dict[str, Kind] = {
     "image-in-two-sets": Kind(Severity.WARNING, "a picture of the training set is in a test set"),
     "image-similar": Kind(Severity.NOTE, "two pictures look the same"),
     # ---- annotations
-    **_errors(
+    **error_kinds(
+        _OUT,
         annotation_not_an_object="an annotation is no JSON object",
         annotation_image_missing="an annotation has no image_id",
         annotation_image_unknown="no image has an annotation's image_id",
@@ -125,7 +130,8 @@ KINDS: dict[str, Kind] = {
     "bbox-corners": Kind(Severity.WARNING, "bbox is x, y, x, y, not x, y, w, h", _COMPUTED),
     "bbox-differs": Kind(Severity.WARNING, "bbox and mask hardly overlap (IoU below 0.5)"),
     # ---- masks
-    **_errors(
+    **error_kinds(
+        _OUT,
         mask_missing="an annotation has no segmentation",
         mask_type="segmentation is neither a list of polygons nor an RLE",
         mask_list_empty="segmentation is an empty list",
@@ -154,7 +160,7 @@ KINDS: dict[str, Kind] = {
         Severity.NOTE, "a polygon leaves the picture; masks are cut off"
     ),
     # ---- the whole
-    **_errors(annotations_type="annotations is no list"),
+    **error_kinds(_OUT, annotations_type="annotations is no list"),
     "annotations-missing": Kind(Severity.NOTE, "there are no annotations: for export only"),
 }
 
