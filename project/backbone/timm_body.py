@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from project.errors import UserError
+from project.layers.depthwise import use_fast_depthwise
 from project.layers.split_attention import use_fast_split_attention
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class TimmBody(Backbone):
             raise UserError(f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}; choose 0 to 5")
         self.body = _create_features(name)
         use_fast_split_attention(self.body)
+        use_fast_depthwise(self.body)
         if norm == "SyncBN":
             self.body = convert_sync_batchnorm(self.body)
         info = self.body.feature_info
