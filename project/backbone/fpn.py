@@ -9,6 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
 from project.backbone.timm_body import FEATURE_NAMES, TimmBody
+from project.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,8 @@ RESNEST50 = "resnest50d"
 def build_resnest50_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """ResNeSt-50 (radix 2, deep stem, average-pool downsampling; Zhang et al. 2020) with FPN.
 
-    Returns features "p2" to "p6", strides 4 to 64, of ``cfg.MODEL.FPN.OUT_CHANNELS`` channels.
+    Returns features "p2" to "p6", strides 4 to 64, of ``cfg.MODEL.FPN.OUT_CHANNELS`` channels; with
+    ``cfg.MODEL.FPN.IN_FEATURES`` those of its levels and one more.
     """
     return _build_fpn(cfg, RESNEST50)
 
@@ -28,7 +30,7 @@ def build_resnest50_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Any hierarchical timm model, ``cfg.MODEL.TIMM.NAME``, with FPN.
 
-    Returns features "p2" to "p6", strides 4 to 64, of ``cfg.MODEL.FPN.OUT_CHANNELS`` channels.
+    Returns the features that :func:`build_resnest50_fpn_backbone` does.
     """
     return _build_fpn(cfg, cfg.MODEL.TIMM.NAME)
 
@@ -39,12 +41,24 @@ def _build_fpn(cfg: CfgNode, timm_name: str) -> FPN:
         logger.warning(warning)
     return FPN(
         bottom_up=body,
-        in_features=list(FEATURE_NAMES),
+        in_features=_in_features(cfg),
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
         top_block=LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def _in_features(cfg: CfgNode) -> list[str]:
+    """The body's features that the FPN takes: all, or ``MODEL.FPN.IN_FEATURES``."""
+    chosen = list(cfg.MODEL.FPN.IN_FEATURES or FEATURE_NAMES)
+    first = FEATURE_NAMES.index(chosen[0]) if chosen[0] in FEATURE_NAMES else 0
+    if tuple(chosen) != FEATURE_NAMES[first : first + len(chosen)]:
+        raise UserError(
+            f"MODEL.FPN.IN_FEATURES is {chosen}; choose neighbours of {', '.join(FEATURE_NAMES)},"
+            " in this order"
+        )
+    return chosen
 
 
 def input_statistics_warnings(cfg: CfgNode, timm_name: str) -> list[str]:

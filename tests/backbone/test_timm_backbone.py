@@ -181,3 +181,21 @@ def test_pixel_statistics_that_are_not_the_bodys_are_a_warning():
     assert len(input_statistics_warnings(cfg, "tf_efficientnet_lite0")) == 2
     cfg.INPUT.FORMAT = "BGR"
     assert "RGB" in input_statistics_warnings(cfg, "resnest50d")[0]
+
+
+def test_the_fpn_takes_the_features_that_the_config_names():
+    cfg = timm_cfg("resnet18")
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    backbone = build_backbone(cfg)
+    features = backbone(torch.zeros(1, 3, 64, 96))
+    assert list(features) == ["p3", "p4", "p5", "p6"]
+    for name, feature in features.items():
+        assert backbone.output_shape()[name].stride * feature.shape[-1] in (96, 128), name
+
+
+@pytest.mark.parametrize("features", [["res3", "res5"], ["res5", "res4"], ["p3"], ["res5", "res6"]])
+def test_features_that_an_fpn_cannot_take_are_refused(features):
+    cfg = timm_cfg("resnet18")
+    cfg.MODEL.FPN.IN_FEATURES = features
+    with pytest.raises(UserError, match=r"MODEL\.FPN\.IN_FEATURES"):
+        build_backbone(cfg)
