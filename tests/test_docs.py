@@ -24,6 +24,7 @@ NOT_RUN = {
     r"^(source|pip|tensorboard) ": "not a program of this project",
     r"^bash scripts/(demo|test|setup)\.sh": "needs the network; test_demo and test_setup run them",
     r"^bash scripts/(train|eval|submit)\.sh": "test_train_net runs them",
+    r"^bash scripts/experiments\.sh": "test_experiments runs it",
     r"^(torchrun|sbatch) |--num-machines": "a cluster; test_processes runs what it can of it",
     r"--num-gpus 2": "needs GPUs; test_processes runs it on the CPU",
     r"^python train_net\.py --config-file \S+resnest50": "needs a GPU; test_demo runs the recipe",

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Train every row of scripts/experiments.txt on a part of a data set, evaluate it on the rest, and print
+# the table. A run that is finished is not run again; one that was interrupted goes on.
+#
+#   bash scripts/experiments.sh DATA OUTPUT [ROW ...] [-- KEY VALUE ...]
+#
+# DATA has the layout of docs/data.md. A quarter of its training pictures is set aside to evaluate on, if
+# that has not been done (scripts/split_dataset.py). KEY VALUE pairs go into every run.
+set -euo pipefail
+
+die() { echo "error: $*" >&2; exit 2; }
+
+if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit; fi
+[ $# -ge 2 ] || die "usage: bash scripts/experiments.sh DATA OUTPUT [ROW ...] [-- KEY VALUE ...]"
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python="$root/.venv/bin/python"
+rows_file="$root/scripts/experiments.txt"
+[ -x "$python" ] || die "there is no $python; run bash scripts/setup.sh"
+data="$1"; output="$2"; shift 2
+names=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do names+=("$1"); shift; done
+if [ $# -gt 0 ]; then shift; fi
+for name in "${names[@]}"; do
+  grep -q "^$name " "$rows_file" || die "there is no row $name in $rows_file"
+done
+
+[ -f "$data/pascal_val.json" ] || "$python" "$root/scripts/split_dataset.py" "$data" --share 0.25
+
+is_finished() { [ -f "$1/evaluation.json" ] && grep -q '"exit": "finished"' "$1/run.json"; }
+
+while read -r name seeds recipe pairs; do
+  [[ -n "$name" && "$name" != \#* ]] || continue
+  if [ ${#names[@]} -gt 0 ] && [[ " ${names[*]} " != *" $name "* ]]; then continue; fi
+  for seed in ${seeds//,/ }; do
+    run="$output/$name/seed_$seed"
+    if is_finished "$run"; then echo "experiments: $run is finished"; continue; fi
+    echo "experiments: $run"
+    if [ -f "$run/last_checkpoint" ]; then
+      arguments=(--resume OUTPUT_DIR "$run")
+    else
+      read -ra of_row <<< "$pairs"
+      arguments=(--overwrite --config-file "$root/configs/small_data/$recipe"
+        DATASETS.ROOT "$data" OUTPUT_DIR "$run" SEED "$seed"
+        DATASETS.TRAIN '("tiny_voc_train_split",)' DATASETS.TEST '("tiny_voc_val",)'
+        "${of_row[@]}" "$@")
+    fi
+    "$python" "$root/train_net.py" "${arguments[@]}" < /dev/null
+  done
+done < "$rows_file"
+
+"$python" "$root/scripts/print_experiments.py" "$output"

@@ -1,0 +1,75 @@
+"""The table of experiments: its rows train, are not trained twice, and go on when interrupted."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import print_experiments
+from tests.helpers import REPOSITORY
+
+SMALL = "INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 3"
+
+
+def experiments(*arguments: str) -> subprocess.CompletedProcess:
+    command = ["bash", "scripts/experiments.sh", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def write_run(folder: Path, mask_ap: float, images_per_second: float = 8.0) -> None:
+    folder.mkdir(parents=True)
+    scores = {"AP": mask_ap, "AP50": 2 * mask_ap}
+    (folder / "evaluation.json").write_text(json.dumps({"bbox": scores, "segm": scores}))
+    record = {"end_iteration": 1200, "images_per_second": images_per_second, "exit": "finished"}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "config.yaml").write_text("SOLVER:\n  IMS_PER_BATCH: 4\n")
+
+
+def test_the_table_has_means_and_deviations_over_seeds(tmp_path, capsys):
+    write_run(tmp_path / "one/seed_1", 10.0)
+    write_run(tmp_path / "two/seed_1", 10.0, images_per_second=4.0)
+    write_run(tmp_path / "two/seed_2", 13.0, images_per_second=4.0)
+    print_experiments.main([str(tmp_path)])
+    rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines()]
+    assert rows[2] == ["one", "1", "10.00", "20.00", "10.00", "20.00", "10.0"]
+    assert rows[3][:3] == ["two", "1, 2", "11.50 ± 2.12"]
+    assert rows[3][-1] == "20.0"
+
+
+def test_a_folder_without_runs_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        print_experiments.main([str(tmp_path)])
+    assert "has no finished run" in capsys.readouterr().err
+
+
+def test_an_unknown_row_is_refused_before_anything_is_written(tmp_path):
+    result = experiments(tmp_path, tmp_path / "out", "nonsense")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: there is no row nonsense in ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_row_trains_is_not_trained_twice_and_goes_on(generated_root, tmp_path):
+    data, output = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(generated_root, data)
+    arguments = [data, output, "recipe", "--", *SMALL.split(), "MODEL.DEVICE", "cpu"]
+    first = experiments(*arguments)
+    assert first.returncode == 0, first.stderr
+    run = output / "recipe/seed_1"
+    assert json.loads((run / "evaluation.json").read_text())["dataset"] == "tiny_voc_val"
+    record = json.loads((run / "run.json").read_text())
+    assert record["exit"] == "finished" and record["end_iteration"] == 3
+
+    again = experiments(*arguments)
+    assert f"experiments: {run} is finished" in again.stdout
+    assert json.loads((run / "run.json").read_text()) == record
+    assert again.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+
+    (run / "evaluation.json").unlink()  # as if the machine had been switched off before it
+    assert experiments(*arguments).returncode == 0
+    assert (run / "evaluation.json").is_file()
+    assert "--resume" in json.loads((run / "run.json").read_text())["command"]
