@@ -5,12 +5,13 @@
 #   bash scripts/experiments.sh DATA OUTPUT [ROW ...] [-- KEY VALUE ...]
 #
 # DATA has the layout of docs/data.md. A quarter of its training pictures is set aside to evaluate on, if
-# that has not been done (scripts/split_dataset.py). KEY VALUE pairs go into every run.
+# that has not been done (scripts/split_dataset.py). KEY VALUE pairs go into every run that begins; one that
+# goes on keeps its own.
 set -euo pipefail
 
 die() { echo "error: $*" >&2; exit 2; }
 
-if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit; fi
+if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit; fi
 [ $# -ge 2 ] || die "usage: bash scripts/experiments.sh DATA OUTPUT [ROW ...] [-- KEY VALUE ...]"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python="$root/.venv/bin/python"

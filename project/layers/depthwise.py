@@ -35,7 +35,7 @@ def use_fast_depthwise(body: nn.Module) -> None:
     times as long as in float32 (torch 2.11).
     """
     for module in body.modules():
-        is_depthwise = isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels
-        if is_depthwise and max(module.kernel_size) > 3 and type(module) in _FAST:
+        fast = _FAST.get(type(module))
+        if fast and 1 < module.groups == module.in_channels and max(module.kernel_size) > 3:
             # The class alone: parameters and their names stay.
-            module.__class__ = _FAST[type(module)]
+            module.__class__ = fast
