@@ -8,7 +8,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _LAZY_ATTRIBUTES = {
-    "Detections": "project.structures.detections",
+    "Detections": "project.runtime.detections",
     "Predictor": "project.prediction.predictor",
     "add_project_config": "project.config",
     "load_weights": "project.checkpoint.loading",

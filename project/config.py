@@ -9,7 +9,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 import project.registration  # noqa: F401  (a config names what it registers)
-from project.checkpoint.reading import find_weights, newest_checkpoint, read_checkpoint
+from project.checkpoint.reading import find_weights, newest_checkpoint, read_description
 from project.errors import UserError
 from project.recipes import DEFAULT_RECIPE
 from project.schedule import EPOCH_KEYS
@@ -25,6 +25,12 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.NAME = "resnest50d"
     # BN, SyncBN or FrozenBN, in the body. What MODEL.BACKBONE.FREEZE_AT freezes is as in FrozenBN.
     cfg.MODEL.TIMM.NORM = "BN"
+
+    # ---- small pictures
+    # ExtendedCascadeROIHeads: boxes with a side (square root of the area) of so many pixels are
+    # pooled from P4, half as large ones from P3, ... Detectron2's 224 was made for a short side of
+    # 800: at 256, it takes nearly all objects from P2, which knows least about what they are.
+    cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
 
     # ---- speed
     # Of convolutions and linear layers at inference, with MODEL.META_ARCHITECTURE ExtendedRCNN:
@@ -210,7 +216,7 @@ def _merge_config_of_weights(cfg: CfgNode, weights: str, output_dir: str) -> str
     if not weights or "://" in weights:
         return None
     path = find_weights(weights, output_dir)
-    stored = read_checkpoint(path).get("config")
+    stored = read_description(path).get("config")
     beside = Path(path).with_name("config.yaml")
     if isinstance(stored, str):
         source = f"stored in {path}"

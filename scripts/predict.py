@@ -3,9 +3,11 @@
 
 python scripts/predict.py --weights output/demo/latest.pth data/generated/test_images
 python scripts/predict.py --weights latest.pth street.jpg holidays/ 'more/*.png' clip.mp4
+python scripts/predict.py --weights model.onnx street.jpg
 find . -name '*.jpg' | python scripts/predict.py --weights latest.pth - --masks --crops
 
 A folder stands for all pictures and videos in it, "-" for a list of names on the standard input.
+An ONNX file of scripts/export_model.py needs neither torch nor Detectron2.
 What cannot be read is named and left out; the exit code is then 1.
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from project.dependencies import require_detectron2
+from project.dependencies import require_detectron2, require_package
 from project.errors import UserError, reports_user_errors
 
 
@@ -24,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, video or -")
-    parser.add_argument("--weights", required=True, help="a checkpoint; it holds its config")
+    parser.add_argument("--weights", required=True, help="a checkpoint, or an ONNX file")
     parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER")
     parser.add_argument("--overwrite", action="store_true", help="write into a FOLDER with files")
     parser.add_argument("--score", type=float, default=0.5, help="least certainty (default: 0.5)")
@@ -42,27 +44,19 @@ def build_parser() -> argparse.ArgumentParser:
 @reports_user_errors
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    require_detectron2()
+    load = _load_onnx if args.weights.endswith(".onnx") else _load_checkpoint
     from tqdm import tqdm
 
     from project.files import require_new_folder
     from project.prediction.inputs import find_sources
     from project.prediction.outputs import PredictionWriter
-    from project.prediction.predictor import Predictor
 
     if args.batch < 1:
         raise UserError(f"--batch {args.batch}: choose 1 or more")
     if not args.overwrite:
         require_new_folder(args.output)
     sources = find_sources(_names(args.paths))
-    predictor = Predictor(
-        args.weights,
-        config_file=args.config_file,
-        opts=args.opts,
-        score_threshold=args.score,
-        test_time_augmentation=args.tta,
-        categories_json=args.categories,
-    )
+    predictor = load(args)
     writer = PredictionWriter(
         args.output,
         predictor.categories,
@@ -85,6 +79,36 @@ def main(argv: list[str] | None = None) -> None:
     if unreadable:
         print(f"{len(unreadable)} left out:", *unreadable, sep="\n  ", file=sys.stderr)
         sys.exit(1)
+
+
+def _load_checkpoint(args: argparse.Namespace):
+    require_detectron2()
+    from project.prediction.predictor import Predictor
+
+    return Predictor(
+        args.weights,
+        config_file=args.config_file,
+        opts=args.opts,
+        score_threshold=args.score,
+        test_time_augmentation=args.tta,
+        categories_json=args.categories,
+    )
+
+
+def _load_onnx(args: argparse.Namespace):
+    refused = {
+        "--tta": args.tta,
+        "--config-file": args.config_file,
+        "--categories": args.categories,
+        "--opts": args.opts,
+    }
+    for option, value in refused.items():
+        if value:
+            raise UserError(f"{option} needs a checkpoint; {args.weights} is as it was exported")
+    require_package("onnxruntime")
+    from project.runtime import load
+
+    return load(args.weights, score_threshold=args.score)
 
 
 def _names(paths: list[str]) -> Iterator[str]:

@@ -43,6 +43,16 @@ def seeded_checkpoint(generated_root, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def exported(seeded_checkpoint, tmp_path_factory) -> Path:
+    """``seeded_checkpoint`` as an ONNX file, exported by the program; it is not to be changed."""
+    from scripts import export_model
+
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export_model.main(["--weights", str(seeded_checkpoint), "--output", str(path)])
+    return path
+
+
 @pytest.fixture
 def small_opts(generated_root, tmp_path) -> list[str]:
     """KEY VALUE pairs that let the small recipe run in seconds, in a directory of its own."""

@@ -18,3 +18,20 @@ def load_small_config(opts: list[str]):
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)
     return cfg
+
+
+def share_of_partners(annotations: list[dict], others: list[dict]) -> float:
+    """Of COCO annotations, how many have one of the same mask, class and picture among others."""
+    from pycocotools import mask as coco_mask
+
+    masks = [[a["segmentation"] for a in side] for side in (annotations, others)]
+    iou = coco_mask.iou(*masks, [0] * len(others))
+    partners = 0
+    for annotation, row in zip(annotations, iou, strict=True):
+        partners += any(
+            value > 0.99
+            and other["category_id"] == annotation["category_id"]
+            and other["image_id"] == annotation["image_id"]
+            for value, other in zip(row, others, strict=True)
+        )
+    return partners / len(annotations)

@@ -55,6 +55,7 @@ WRITES = {
     r"prepare_voc\.py \S+ data$": "data",
     r"(prepare_\w+|generate_dataset)\.py .*data/mine": "data/mine",
     r"--format-only": "0856610.json",
+    r"export_model\.py": "output/demo/model.onnx",
     r"train_net\.py (--dry-run )?--config-file \S+effnet": "output/mine",
 }
 QUICK = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"]
@@ -168,8 +169,8 @@ def truth_as_submission(root) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def with_runs(workplace):
-    """The same, with three trained runs and a validation split."""
+def with_runs(workplace, exported):
+    """The same, with three trained runs, a validation split and an exported model."""
     import train_net
     from scripts import split_dataset
 
@@ -190,6 +191,7 @@ def with_runs(workplace):
         shutil.copytree(
             workplace / "output/mine", copy, symlinks=True, copy_function=link_checkpoints
         )
+    shutil.copy(exported, workplace / "output/demo/model.onnx")
     return workplace
 
 

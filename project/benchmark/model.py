@@ -30,7 +30,8 @@ from project.benchmark.timing import (
 from project.data.categories import Categories
 from project.data.mapper import build_mapper
 from project.errors import UserError
-from project.evaluation.detections import to_coco_results, to_detections
+from project.evaluation.coco_results import to_coco_results
+from project.evaluation.detections import to_detections
 from project.seeding import seed_generators
 
 OURS_BF16 = f"{OURS}, bfloat16"

@@ -1,5 +1,6 @@
 """Read a weights file into memory, without running anything that is in it."""
 
+import json
 import logging
 import math
 import pickle
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from project.checkpoint.safe_globals import SAFE_GLOBALS
+from project.dependencies import require_package
 from project.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -127,8 +129,13 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         UserError: the file is damaged, or holds objects that are not on the short list of
-            :mod:`project.checkpoint.safe_globals`.
+            :mod:`project.checkpoint.safe_globals`; or it is an exported model.
     """
+    if is_exported(path):
+        raise UserError(
+            f"{path} is an exported model, which can be used and evaluated, but not trained or"
+            " converted; name the checkpoint that it was made from"
+        )
     try:
         content = load_file(path) if path.endswith(".safetensors") else _load_pickle(path)
     except pickle.UnpicklingError as error:
@@ -155,6 +162,30 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} holds no dictionary of tensors")
     return {**content, "model": state}
+
+
+def read_description(path: str) -> dict[str, Any]:
+    """What a weights file says about itself: "config", "categories" and more, if it does.
+
+    Args:
+        path: of a checkpoint, or of an exported model (``.onnx``).
+
+    Raises:
+        UserError: as of :func:`read_checkpoint` and :class:`project.runtime.detector.OnnxDetector`.
+    """
+    if not is_exported(path):
+        return read_checkpoint(path)
+    require_package("onnxruntime")
+    # Here, because most programs do without it.
+    from project.runtime.detector import OnnxDetector
+
+    metadata = OnnxDetector(path).metadata
+    return {"config": metadata["config"], "categories": json.loads(metadata["categories"])}
+
+
+def is_exported(path: str) -> bool:
+    """Whether a weights file is an ONNX file of ``scripts/export_model.py``."""
+    return path.endswith(".onnx")
 
 
 def _load_pickle(path: str) -> object:

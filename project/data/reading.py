@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
 from PIL import Image, ImageOps
 
 from project.errors import UserError
@@ -14,10 +13,10 @@ _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
-    """Detectron2's ``read_image``, with OpenCV for JPEG files, whose pixels are the same.
+    """As Detectron2's ``read_image``, with OpenCV for JPEG files, whose pixels are the same.
 
-    Rotated as EXIF data say. Grey of 16 bits becomes its upper 8;
-    Detectron2 makes most of it white.
+    Rotated as EXIF data say; Detectron2 rotates TIFF files twice. Grey of 16 bits becomes its upper
+    8; Detectron2 makes most of it white.
 
     Args:
         image_format: "RGB", "BGR", or another one of Detectron2's.
@@ -32,9 +31,7 @@ def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
         content = Path(path).read_bytes()
         image = _decode_jpeg(content, image_format)
         if image is None:
-            image = _decode_16_bits(content, image_format)
-        if image is None:
-            image = detection_utils.read_image(str(path), image_format)
+            image = _decode_with_pillow(content, image_format)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read ({_reason(error)})") from error
     return image
@@ -51,14 +48,18 @@ def _decode_jpeg(content: bytes, image_format: str) -> np.ndarray | None:
     return image
 
 
-def _decode_16_bits(content: bytes, image_format: str) -> np.ndarray | None:
-    """Grey of 16 bits, which Pillow would cut off at 255; None for all others."""
-    with Image.open(io.BytesIO(content)) as picture:
-        if not picture.mode.startswith("I;16"):
-            return None
-        values = np.asarray(ImageOps.exif_transpose(picture))
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
-    return detection_utils.convert_PIL_to_numpy(grey, image_format)
+def _decode_with_pillow(content: bytes, image_format: str) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as opened:
+        picture = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I;16"):
+        # Pillow's conversion would cut values off at 255.
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if image_format in ("RGB", "BGR"):
+        return np.asarray(picture.convert("RGB"))[..., :: -1 if image_format == "BGR" else 1]
+    # Here, because whoever runs an exported model has no Detectron2, nor such a format.
+    from detectron2.data.detection_utils import convert_PIL_to_numpy
+
+    return convert_PIL_to_numpy(picture, image_format)
 
 
 def _reason(error: Exception) -> str:

@@ -16,8 +16,10 @@ from project.checkpoint.checkpointer import Checkpointer
 from project.checkpoint.reading import (
     class_names,
     find_weights,
+    is_exported,
     newest_checkpoint,
     read_checkpoint,
+    read_description,
 )
 from project.data.categories import Categories
 from project.data.datasets import (
@@ -35,6 +37,7 @@ from project.engine.dry_run import dry_run
 from project.engine.run_record import recorded_job, torchrun_job
 from project.engine.trainer import Trainer
 from project.errors import UserError
+from project.evaluation.exported_model import ExportedModel, with_whole_pictures
 from project.files import check_output_file
 
 logger = logging.getLogger(__name__)
@@ -190,11 +193,16 @@ def submission_set(cfg: CfgNode) -> str:
 
 
 def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
-    model = Trainer.build_model(cfg)
-    checkpointer = Checkpointer(
-        model, cfg.OUTPUT_DIR, allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL
-    )
-    extra = checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    weights = find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    if is_exported(weights):
+        cfg = with_whole_pictures(cfg)
+        model, extra = ExportedModel(weights, cfg), {}
+    else:
+        model = Trainer.build_model(cfg)
+        checkpointer = Checkpointer(
+            model, cfg.OUTPUT_DIR, allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL
+        )
+        extra = checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
     if job.submission:
         return Trainer.export_submission(cfg, model, submission_set(cfg), job.submission)
     iteration = extra.get("iteration", -1) + 1
@@ -207,7 +215,11 @@ def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
 def _categories(cfg: CfgNode, job: Job) -> Categories:
     """The categories of the data and, where they say so, of the weights."""
     path = newest_checkpoint(cfg.OUTPUT_DIR) if job.resume else cfg.MODEL.WEIGHTS
-    stored = read_checkpoint(find_weights(path, cfg.OUTPUT_DIR)) if path else {}
+    stored = {}
+    if path:
+        # Training goes on with tensors, which an exported model has not.
+        read = read_description if job.eval_only else read_checkpoint
+        stored = read(find_weights(path, cfg.OUTPUT_DIR))
     must_agree = job.eval_only or job.resume
     categories = resolve_categories(cfg, stored.get("categories"), must_agree=must_agree)
     names = class_names(stored)

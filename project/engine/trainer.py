@@ -230,7 +230,7 @@ class Trainer(DefaultTrainer):
         """Write the detections on a data set, with or without annotations, as a submission file.
 
         Args:
-            path: of the JSON list to write; see :mod:`project.evaluation.detections`.
+            path: of the JSON list to write; see :mod:`project.evaluation.coco_results`.
 
         Returns:
             The detections; empty on all processes but the main one.

@@ -15,7 +15,8 @@ from project.data.categories import Categories
 from project.data.coco_json import inspect_dataset
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, AveragePrecision, evaluate_detections
-from project.evaluation.detections import share_of_empty_masks, to_coco_results, to_detections
+from project.evaluation.coco_results import share_of_empty_masks, to_coco_results
+from project.evaluation.detections import to_detections
 from project.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -40,9 +41,15 @@ class DetectionCollector(DatasetEvaluator):
         self.detections = []
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
-        """See ``DatasetEvaluator``; ``outputs`` hold "instances" in pixels of the whole picture."""
+        """See ``DatasetEvaluator``.
+
+        Args:
+            outputs: hold "instances" in pixels of the whole picture, or "detections".
+        """
         for record, output in zip(inputs, outputs, strict=True):
-            detections = to_detections(output["instances"], self.categories)
+            detections = output.get("detections")
+            if detections is None:
+                detections = to_detections(output["instances"], self.categories)
             self.detections += to_coco_results(detections, record["image_id"])
 
     def evaluate(self) -> list[dict] | None:

@@ -9,10 +9,10 @@ from pycocotools import mask as coco_mask
 
 from project.data.categories import Categories
 from project.errors import UserError
-from project.evaluation.detections import to_coco_results
+from project.evaluation.coco_results import to_coco_results
 from project.files import write_json
 from project.prediction.inputs import Source
-from project.structures.detections import Detections
+from project.runtime.detections import Detections
 from project.visualization.instances import draw_detections
 
 

@@ -23,7 +23,8 @@ from project.devices import resolve_devices
 from project.errors import UserError, require_choice
 from project.evaluation.detections import to_detections
 from project.meta_arch.test_time_augmentation import as_tested
-from project.structures.detections import Detections
+from project.runtime.detections import Detections
+from project.runtime.pictures import rgb_array
 
 Picture = str | Path | np.ndarray | Image.Image
 
@@ -46,6 +47,7 @@ class Predictor:
 
     Attributes:
         cfg: the resolved config.
+        model: in evaluation mode.
         categories: of the model.
 
     Raises:
@@ -76,7 +78,7 @@ class Predictor:
         self.categories = _categories(content, str(weights), categories_json)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(self.categories.ids)
         self.cfg = cfg
-        self._model = _load_model(cfg, content, str(weights))
+        self.model = _load_model(cfg, content, str(weights))
         self._augment = T.AugmentationList(build_augmentations(cfg, is_train=False))
 
     def __call__(self, picture: Picture) -> Detections:
@@ -98,7 +100,7 @@ class Predictor:
         if not records:
             return []
         return [
-            to_detections(output["instances"], self.categories) for output in self._model(records)
+            to_detections(output["instances"], self.categories) for output in self.model(records)
         ]
 
     def _record(self, image: np.ndarray) -> dict[str, Any]:
@@ -117,17 +119,7 @@ def as_rgb(picture: Picture) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     if not isinstance(picture, np.ndarray):
         raise UserError(f"a picture is a file, an array or a PIL image, not {type(picture)}")
-    channels = picture.shape[2] if picture.ndim == 3 else 1
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise UserError(
-            f"a picture of {picture.dtype} and shape {picture.shape}: give uint8 of shape (H, W, 3)"
-            " in the order RGB, (H, W, 4) or (H, W)"
-        )
-    if not picture.size:
-        raise UserError(f"a picture of shape {picture.shape} has no pixels")
-    if channels == 1:
-        return np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
-    return picture[..., :3]
+    return rgb_array(picture)
 
 
 def _load_model(cfg: CfgNode, content: dict, source: str) -> torch.nn.Module:

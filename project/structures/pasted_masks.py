@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from project.structures.lazy_masks import LazyMasks
+from project.runtime.lazy_masks import LazyMasks
 
 
 class PastedMasks:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from detectron2.utils.colormap import colormap
-from detectron2.utils.visualizer import Visualizer
+from PIL import Image, ImageDraw, ImageFont
 
-from project.structures.detections import Detections
+from project.runtime.detections import Detections
 
-_COLORS = colormap(rgb=True, maximum=1)
+_MASK_SHARE = 0.45  # of the colour in the pixels of a mask
+_FONT_SIZE = 13  # pixels
 
 
 def draw_instances(
@@ -20,7 +20,7 @@ def draw_instances(
     color_indices: Sequence[int],
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw masks, boxes and labels with Detectron2's ``Visualizer``.
+    """Draw masks, boxes and labels, the first ones at the bottom.
 
     Args:
         image: RGB, uint8, shape (H, W, 3).
@@ -33,24 +33,47 @@ def draw_instances(
     Returns:
         RGB, uint8, shape (scale * H, scale * W, 3).
     """
-    visualizer = Visualizer(np.ascontiguousarray(image), scale=scale)
+    size = int(image.shape[1] * scale), int(image.shape[0] * scale)
+    drawn = cv2.resize(np.ascontiguousarray(image), size)
+    thickness = max(1, round(max(size) / 600))
     for index in range(len(labels)):
-        color = tuple(_COLORS[color_indices[index] % len(_COLORS)])
+        color = _color(color_indices[index])
         if masks[index].any():
-            # Unlike overlay_instances, this leaves the holes of a mask free.
-            visualizer.draw_binary_mask(
-                masks[index].astype(np.uint8), color=color, alpha=0.45, area_threshold=0
-            )
-        visualizer.draw_box(boxes_xyxy[index], edge_color=color)
-        x0, y0 = boxes_xyxy[index, :2]
-        visualizer.draw_text(
-            labels[index],
-            (max(x0, 0), max(y0, 0)),
-            color="w",
-            horizontal_alignment="left",
-            font_size=9 / scale,  # which the visualizer multiplies with its scale
-        )
-    return visualizer.output.get_image()
+            _tint(drawn, masks[index], color, thickness)
+        x0, y0, x1, y1 = (boxes_xyxy[index] * scale).round().astype(int).tolist()
+        cv2.rectangle(drawn, (x0, y0), (x1, y1), color, thickness, cv2.LINE_AA)
+    return _write_labels(drawn, labels, boxes_xyxy * scale)
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    """One of many RGB colours; numbers that follow each other have hues far apart."""
+    hue = round(180 * (index * 0.618034 % 1)) % 180  # by the golden ratio
+    hsv = np.array([[[hue, 200, 255 - 60 * (index % 2)]]], dtype=np.uint8)
+    return tuple(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist())
+
+
+def _tint(drawn: np.ndarray, mask: np.ndarray, color: tuple[int, ...], thickness: int) -> None:
+    """Lay a colour over the pixels of a mask, whose holes stay free, and draw its border."""
+    size = drawn.shape[1], drawn.shape[0]
+    pixels = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    inside = pixels.view(bool)
+    drawn[inside] = drawn[inside] * (1 - _MASK_SHARE) + np.array(color) * _MASK_SHARE
+    contours, _ = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, contours, -1, color, thickness, cv2.LINE_AA)
+
+
+def _write_labels(drawn: np.ndarray, labels: Sequence[str], corners: np.ndarray) -> np.ndarray:
+    """Texts in white on dark, at the upper left corners. By Pillow, which knows all letters."""
+    if not len(labels):
+        return drawn
+    picture = Image.fromarray(drawn)
+    pen, font = ImageDraw.Draw(picture, "RGBA"), ImageFont.load_default(_FONT_SIZE)
+    for label, (x, y, *_) in zip(labels, corners, strict=True):
+        place = max(int(x), 0) + 2, max(int(y), 0) + 1
+        left, top, right, bottom = pen.textbbox(place, label, font=font)
+        pen.rectangle((left - 2, top - 1, right + 1, bottom + 1), fill=(0, 0, 0, 150))
+        pen.text(place, label, fill="white", font=font)
+    return np.array(picture)
 
 
 def draw_detections(image: np.ndarray, detections: Detections, scale: float = 1.0) -> np.ndarray:

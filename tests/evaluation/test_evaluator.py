@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 
 from project.engine import Trainer
 from project.engine.trainer import categories_of
-from project.evaluation.detections import share_of_empty_masks
+from project.evaluation.coco_results import share_of_empty_masks
 from project.evaluation.evaluator import EMPTY_MASKS, COCOInstanceEvaluator
 from project.visualization.contact_sheet import prediction_sheet
 from tests.helpers import load_small_config

@@ -18,9 +18,10 @@ from project.data.synthetic import render_scene
 from project.data.synthetic.dataset import annotation_records, category_records, image_record
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, evaluate_detections
-from project.evaluation.detections import to_coco_results, to_detections
+from project.evaluation.coco_results import to_coco_results
+from project.evaluation.detections import to_detections
 from project.files import check_output_file, write_json
-from project.structures.detections import Detections
+from project.runtime.detections import Detections
 
 CATEGORIES = Categories.from_mapping({c["id"]: c["name"] for c in category_records()})
 

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from project.errors import UserError
 from project.prediction.inputs import find_sources
 from scripts import predict
+from tests.helpers import share_of_partners
 
 
 def run(checkpoint, folder, *arguments: str) -> dict:
@@ -148,3 +149,16 @@ def test_with_test_time_augmentation(seeded_checkpoint, pictures, tmp_path):
         for name, options in (("plain", []), ("augmented", ["--tta"]))
     )
     assert augmented["annotations"] and augmented["annotations"] != plain["annotations"]
+
+
+def test_an_exported_model_finds_the_same(seeded_checkpoint, exported, pictures, tmp_path, capsys):
+    options = [str(pictures), "--no-pictures", "--score", "0.1", "--output"]
+    expected = run(seeded_checkpoint, tmp_path / "torch", *options[:-1])["annotations"]
+    predict.main(["--weights", str(exported), *options, str(tmp_path / "onnx")])
+    found = json.loads((tmp_path / "onnx/coco.json").read_text())["annotations"]
+    assert len(found) > 10
+    # Of equally certain ones that overlap, another one may be left.
+    assert min(share_of_partners(expected, found), share_of_partners(found, expected)) > 0.95
+    with pytest.raises(SystemExit, match="2"):
+        predict.main(["--weights", str(exported), *options, str(tmp_path / "tta"), "--tta"])
+    assert "--tta needs a checkpoint" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import train_net
 from project import Predictor
 from project.checkpoint.reading import read_checkpoint
 from project.errors import UserError
-from project.evaluation.detections import to_coco_results
+from project.evaluation.coco_results import to_coco_results
 from tests.helpers import SMALL_CONFIG
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from project.structures.lazy_masks import LazyMasks
+from project.runtime.lazy_masks import LazyMasks
 
 
 @dataclass(frozen=True, eq=False)

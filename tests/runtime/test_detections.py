@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from project.structures.detections import Detections
-from project.structures.lazy_masks import LazyMasks
+from project.runtime.detections import Detections
+from project.runtime.lazy_masks import LazyMasks
 
 
 def make(lazy: bool = True) -> Detections:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
 
 class LazyMasks:
@@ -52,7 +51,12 @@ class LazyMasks:
         return np.asarray(masks, dtype=dtype)
 
     def to_rle(self) -> list[dict]:
-        """All masks as COCO's compressed RLE, ``{"size": [H, W], "counts": str}``."""
+        """All masks as COCO's compressed RLE, ``{"size": [H, W], "counts": str}``.
+
+        Needs pycocotools.
+        """
+        from pycocotools import mask as coco_mask  # here, for the rest does without it
+
         size = list(self.image_hw)
         rles = []
         for probabilities, box in zip(self.probabilities, self.boxes_xyxy, strict=True):

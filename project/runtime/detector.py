@@ -1,0 +1,122 @@
+"""An exported model, run by onnxruntime."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from project.data.categories import Categories
+from project.errors import UserError
+from project.runtime.detections import Detections
+from project.runtime.lazy_masks import LazyMasks
+from project.runtime.pictures import rgb_array
+
+# Of what a file takes, gives and says about itself; a runtime refuses another one.
+FORMAT = "cascade-mask-rcnn/1"
+IMAGE, SCORE_THRESHOLD = "image", "score_threshold"
+# The masks as pixels, (N, H, W), are a fifth output for other programs; here they are pasted when
+# someone looks at them.
+MASK_PROBABILITIES, MASKS = "mask_probabilities", "masks"
+OUTPUTS = ("boxes", "scores", "category_ids", MASK_PROBABILITIES)
+
+
+class OnnxDetector:
+    """A detector in an ONNX file that ``scripts/export_model.py`` wrote.
+
+    Args:
+        path: of the file.
+        score_threshold: detections below are left out; None for the one that is in the file.
+        threads: to compute with; None for one for each core.
+        providers: onnxruntime's execution providers, the preferred one first.
+
+    Attributes:
+        categories: of the model.
+        metadata: what the file says about itself; "config" is its recipe, as YAML.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or no such detector; a threshold is no
+            probability; a provider is not there.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        score_threshold: float | None = None,
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ):
+        missing = set(providers) - set(onnxruntime.get_available_providers())
+        if missing:
+            available = ", ".join(onnxruntime.get_available_providers())
+            raise UserError(f"onnxruntime has no {', '.join(missing)} here; it has {available}")
+        self._session = _open(Path(path), threads, providers)
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        if self.metadata.get("format") != FORMAT:
+            raise UserError(
+                f"{path} was not written by this version of scripts/export_model.py (its format is"
+                f" {self.metadata.get('format')!r}, not {FORMAT!r})"
+            )
+        self.categories = Categories.from_mapping(json.loads(self.metadata["categories"]))
+        if score_threshold is None:
+            score_threshold = float(self.metadata["score_threshold"])
+        if not 0 <= score_threshold <= 1:
+            raise UserError(f"a score threshold of {score_threshold}: choose one from 0 to 1")
+        self.score_threshold = score_threshold
+        names = {output.name for output in self._session.get_outputs()}
+        self._outputs = [name for name in OUTPUTS if name in names]
+        self._options = onnxruntime.RunOptions()
+        self._options.only_execute_path_to_fetches = True
+
+    def __call__(self, picture: np.ndarray) -> Detections:
+        """The objects of one picture.
+
+        Args:
+            picture: see :func:`project.runtime.pictures.rgb_array`.
+        """
+        image = np.ascontiguousarray(rgb_array(picture))
+        threshold = np.array(self.score_threshold, dtype=np.float32)
+        feed = {IMAGE: image, SCORE_THRESHOLD: threshold}
+        values = self._session.run(self._outputs, feed, self._options)
+        outputs = dict(zip(self._outputs, values, strict=True))
+        boxes, scores, category_ids = (outputs[name] for name in OUTPUTS[:3])
+        names = self.categories.to_mapping()
+        masks = None
+        if MASK_PROBABILITIES in outputs:
+            masks = LazyMasks(outputs[MASK_PROBABILITIES], boxes, image.shape[:2])
+        return Detections(
+            boxes,
+            scores,
+            category_ids,
+            tuple(names[category_id] for category_id in category_ids.tolist()),
+            masks,
+            image.shape[:2],
+        )
+
+    def predict(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
+        """The objects of each picture, found in one after the other."""
+        return [self(picture) for picture in pictures]
+
+
+def load(path: str | os.PathLike, **options) -> OnnxDetector:
+    """The detector in an ONNX file; ``options`` are those of :class:`OnnxDetector`."""
+    return OnnxDetector(path, **options)
+
+
+def _open(
+    path: Path, threads: int | None, providers: Sequence[str]
+) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise UserError(f"there is no file {str(path)!r}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3  # errors; they are raised
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    # onnxruntime's own exceptions have no common class but this one.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} is damaged, or no ONNX model ({reason})") from error

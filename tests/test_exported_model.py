@@ -1,0 +1,33 @@
+"""An exported model is evaluated as the checkpoint that it was made from is."""
+
+import json
+
+import pytest
+
+import train_net
+from tests.helpers import share_of_partners
+
+
+def detections_of(weights, generated_root, folder) -> list[dict]:
+    arguments = ["--eval-only", "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folder)]
+    arguments += ["MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(generated_root)]
+    train_net.main([*arguments, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.1"])
+    assert json.loads((folder / "evaluation.json").read_text())["segm"]
+    (path,) = folder.glob("inference/*/detections.json")
+    return json.loads(path.read_text())
+
+
+def test_eval_only_takes_an_onnx_file(seeded_checkpoint, exported, generated_root, tmp_path):
+    expected = detections_of(seeded_checkpoint, generated_root, tmp_path / "torch")
+    found = detections_of(exported, generated_root, tmp_path / "onnx")
+    assert len(found) == pytest.approx(len(expected), abs=3) and len(found) > 20
+    assert min(d["score"] for d in found) >= 0.1
+    # Of equally certain ones that overlap, another one may be left.
+    assert share_of_partners(expected, found) > 0.95
+
+
+def test_training_from_an_onnx_file_is_one_line(exported, small_opts, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train_net.main([*small_opts, "MODEL.WEIGHTS", str(exported)])
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "not trained" in error and str(exported) in error
