@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     from project.export.graph import score_threshold_of
     from project.export.onnx_file import export_onnx
     from project.files import check_output_file
+    from project.layers.stable_sort import StableSort
     from project.prediction.inputs import find_sources
     from project.prediction.predictor import Predictor
     from project.runtime.detector import OnnxDetector
@@ -86,7 +87,8 @@ def main(argv: list[str] | None = None) -> None:
             threshold, cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
         )
         detector = OnnxDetector(args.output, score_threshold=threshold)
-        with score_threshold_of(predictor.model, threshold):
+        # ONNX sorts so; without it, Detectron2's own RPN takes any of equally certain proposals.
+        with score_threshold_of(predictor.model, threshold), StableSort():
             agreement = compare(predictor, detector, tqdm(pictures, leave=False), limits)
         print(f"checked against PyTorch, scores from {threshold}: {agreement}")
         if not agreement.is_close:

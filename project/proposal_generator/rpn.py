@@ -10,6 +10,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 
 from project.box_regression import build_box2box_transform
 from project.errors import require_choice
+from project.layers.stable_sort import StableSort
 from project.loss_normalizer import share_of_mean
 from project.proposal_generator.matcher import AnchorMatcher
 from project.seeding import subsample_labels
@@ -60,6 +61,14 @@ class ExtendedRPN(RPN):
                 reassign=rpn.LOW_QUALITY_REASSIGN,
             ),
         }
+
+    def predict_proposals(self, *args, **kwargs) -> list[Instances]:
+        """See ``RPN.predict_proposals``; at inference the first of equally certain ones is kept."""
+        # A graph's sort is stable, and has no such argument.
+        if self.training or torch.jit.is_tracing():
+            return super().predict_proposals(*args, **kwargs)
+        with StableSort():
+            return super().predict_proposals(*args, **kwargs)
 
     @torch.no_grad()
     def label_and_sample_anchors(

@@ -36,6 +36,15 @@ def test_the_file_and_the_model_find_the_same(seeded_checkpoint, exported, size)
     assert agreement.detections > 0 and agreement.is_close, agreement
 
 
+def test_equally_certain_proposals_are_chosen_alike(seeded_checkpoint, tmp_path):
+    predictor = Predictor(seeded_checkpoint, opts=["MODEL.DEVICE", "cpu"])
+    torch.nn.init.zeros_(predictor.model.proposal_generator.rpn_head.objectness_logits.weight)
+    path = tmp_path / "model.onnx"
+    export_onnx(predictor.model, predictor.cfg, predictor.categories, path)
+    agreement = compare(predictor, load(path), [noise(200, 300)], Limits(0.0, 0.5, 100))
+    assert agreement.detections > 0 and agreement.is_close, agreement
+
+
 def test_the_program_says_what_it_checked(seeded_checkpoint, tmp_path, capsys):
     path = tmp_path / "model.onnx"
     arguments = ["--weights", str(seeded_checkpoint), "--output", str(path)]
