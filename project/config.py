@@ -26,12 +26,6 @@ def add_project_config(cfg: CfgNode) -> None:
     # BN, SyncBN or FrozenBN, in the body. What MODEL.BACKBONE.FREEZE_AT freezes is as in FrozenBN.
     cfg.MODEL.TIMM.NORM = "BN"
 
-    # ---- small pictures
-    # ExtendedCascadeROIHeads: boxes with a side (square root of the area) of so many pixels are
-    # pooled from P4, half as large ones from P3, ... Detectron2's 224 was made for a short side of
-    # 800: at 256, it takes nearly all objects from P2, which knows least about what they are.
-    cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
-
     # ---- speed
     # Of convolutions and linear layers at inference, with MODEL.META_ARCHITECTURE ExtendedRCNN:
     # float32, bfloat16, float16, or "auto": bfloat16 where the machine computes with it.

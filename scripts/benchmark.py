@@ -8,6 +8,7 @@ python scripts/benchmark.py all
 data    from JPEG files to the tensors of training pictures, on one core
 masks   from the mask head's logits to the RLE of whole pictures
 infer   the whole model on one picture, to masks as RLE
+export  from the file of a picture to masks as RLE, by an exported model and by torch's
 train   forward, backward and step of the whole model on one batch (minutes on a CPU)
 eval    COCO's evaluation of 5,000 pictures, against pycocotools (minutes)
 start   from the command to the first iteration, each side in processes of its own
@@ -91,6 +92,14 @@ def _inference(args: argparse.Namespace) -> tuple[str, dict]:
     return report_model(result), asdict(result)
 
 
+def _export(args: argparse.Namespace) -> tuple[str, dict]:
+    from project.benchmark.exported import benchmark_export, report_export
+
+    with _recipe(args) as (cfg, records):
+        result = benchmark_export(cfg, records[0], args.rounds)
+    return report_export(result), asdict(result)
+
+
 def _training(args: argparse.Namespace) -> tuple[str, dict]:
     from project.benchmark.model import benchmark_training, report_model
 
@@ -154,6 +163,7 @@ BENCHMARKS = {
     "data": _data,
     "masks": _masks,
     "infer": _inference,
+    "export": _export,
     "train": _training,
     "eval": _evaluation,
     "start": _start,

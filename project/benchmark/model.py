@@ -111,7 +111,7 @@ def benchmark_inference(
     Raises:
         UserError: proposals or detections differ, with float32 on both sides.
     """
-    cfg, models = _models(cfg)
+    cfg, models = build_models(cfg)
     for predictor in models[STOCK].roi_heads.box_predictor:
         # Class scores of an untrained model are all alike.
         nn.init.normal_(predictor.cls_score.weight, std=0.1)
@@ -145,7 +145,7 @@ def benchmark_inference(
     results = {name: run() for name, run in programs.items()}
     for hook in hooks:
         hook.remove()
-    found = _found(results[STOCK], results[OURS])
+    found = share_found(results[STOCK], results[OURS])
     counts = {name: len(result) for name, result in results.items()}
     if proposals[STOCK] != proposals[OURS] or len(set(counts.values())) > 1 or found < MIN_FOUND:
         raise UserError(
@@ -180,7 +180,7 @@ def benchmark_training(
     Raises:
         UserError: numbers of RoIs, losses or gradients differ, with float32 on both sides.
     """
-    cfg, models = _models(cfg)
+    cfg, models = build_models(cfg)
     cfg.SOLVER.BASE_LR = 1e-8  # the weights stay what they are
     mapper = build_mapper(cfg, is_train=True)
     seed_generators(0)
@@ -228,7 +228,7 @@ def benchmark_training(
     return _timed(what, agreement, programs, models, rounds, trace)
 
 
-def _models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
+def build_models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
     """The recipe with Detectron2's computation; its model of stock and of own parts, alike."""
     cfg = cfg.clone()
     cfg.merge_from_list(list(STOCK_COMPUTATION))
@@ -309,7 +309,7 @@ def _stopwatch(module: nn.Module, name: str, seconds: dict[str, float]) -> list:
     return [module.register_forward_pre_hook(start), module.register_forward_hook(stop)]
 
 
-def _found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> float:
+def share_found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> float:
     """Which share of ``expected`` is among ``detections``."""
     if not expected or not detections:
         return float(len(expected) == len(detections))

@@ -37,8 +37,6 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             stages, which goes with equal loss weights.
         sync_loss_normalizer: whether losses are divided by the mean numbers of RoIs, and of
             positive ones, of all processes.
-        canonical_box_size: sqrt(area), in pixels of the network's input, from which boxes are
-            pooled from P4 on (Lin et al. 2017, equation 1).
         mask_head: one, trained on the RoIs of stage 1, or a ``ModuleList`` of one for each stage,
             trained on that stage's positives; their probabilities are averaged.
         kwargs: see ``CascadeROIHeads``.
@@ -56,13 +54,11 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         score_fusion: str = "probs",
         average_gradient: bool = True,
         sync_loss_normalizer: bool = False,
-        canonical_box_size: int = 224,
         **kwargs,
     ):
         super().__init__(**kwargs)
         for pooler in (self.box_pooler, self.mask_pooler if self.mask_on else None):
             if pooler is not None:
-                pooler.canonical_box_size = canonical_box_size
                 use_fast_roi_align(pooler)
         self.sync_loss_normalizer = sync_loss_normalizer
         self.stage_loss_weights = tuple(stage_loss_weights)
@@ -88,7 +84,6 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             "score_fusion": cascade.SCORE_FUSION,
             "average_gradient": cascade.AVERAGE_GRADIENT,
             "sync_loss_normalizer": cfg.SOLVER.SYNC_LOSS_NORMALIZER,
-            "canonical_box_size": cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE,
         }
 
     @classmethod

@@ -1,0 +1,119 @@
+"""The exported model against the models of torch, from the file of a picture to masks as RLE."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from tabulate import tabulate
+from torch import nn
+
+from project.benchmark.model import MIN_FOUND, OURS_BF16, build_models, share_found
+from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
+from project.data.categories import Categories
+from project.data.mapper import build_mapper
+from project.data.reading import read_image
+from project.errors import UserError
+from project.evaluation.coco_results import to_coco_results
+from project.evaluation.detections import to_detections
+from project.export.onnx_file import export_onnx
+from project.runtime.detector import OnnxDetector
+
+ONNX = "ONNX file"
+
+
+@dataclass(frozen=True)
+class ExportBenchmark:
+    """Seconds of one picture.
+
+    Attributes:
+        what: the picture, in words.
+        agreement: how near the answers are, in words.
+        load: seconds from the file to a detector that is ready.
+        seconds: of each program.
+        ratios: how many times as fast as Detectron2 each other program is.
+    """
+
+    what: str
+    agreement: str
+    load: Spread
+    seconds: dict[str, Spread]
+    ratios: dict[str, Spread]
+
+
+def report_export(result: ExportBenchmark) -> str:
+    """The figures as a table."""
+    rows = [
+        [name, str(spread), str(result.ratios.get(name, ""))]
+        for name, spread in result.seconds.items()
+    ]
+    table = tabulate(rows, ["", "seconds", "times as fast"])
+    return f"{result.what}\n{result.agreement}\nthe file is loaded in {result.load} s\n\n{table}"
+
+
+def benchmark_export(cfg: CfgNode, record: Mapping, rounds: int) -> ExportBenchmark:
+    """Weights are seeded; with a score threshold of 0 each side gives as many detections as it may.
+
+    Raises:
+        UserError: the file does not find what the model finds.
+    """
+    cfg, models = build_models(cfg)
+    for predictor in models[STOCK].roi_heads.box_predictor:
+        # Class scores of an untrained model are all alike.
+        nn.init.normal_(predictor.cls_score.weight, std=0.1)
+    models[OURS].load_state_dict(models[STOCK].state_dict())
+    mapper = build_mapper(cfg, is_train=False)
+    ids = range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    categories = Categories(tuple(ids), tuple(map(str, ids)))
+    for model in models.values():
+        model.eval()
+
+    def torch_program(name: str) -> Callable[[], list[dict]]:
+        model = models[STOCK if name == STOCK else OURS]
+
+        @torch.no_grad()
+        def run() -> list[dict]:
+            if name != STOCK:
+                model.inference_dtype = "bfloat16" if name == OURS_BF16 else "float32"
+            instances = model([mapper(record)])[0]["instances"].to("cpu")
+            if name == STOCK:
+                return instances_to_coco_json(instances, 0)
+            return to_coco_results(to_detections(instances, categories), 0)
+
+        return run
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        models[OURS].inference_dtype = "float32"
+        export_onnx(models[OURS], cfg, categories, path)
+
+        def load() -> OnnxDetector:
+            return OnnxDetector(path, threads=torch.get_num_threads())
+
+        seconds = take_turns({ONNX: load}, rounds)
+        detector = load()
+    load_time = Spread.of(seconds[ONNX])
+    programs = {name: torch_program(name) for name in (STOCK, OURS, OURS_BF16)}
+    programs[ONNX] = lambda: to_coco_results(detector(read_image(record["file_name"])), 0)
+
+    expected, found = programs[OURS](), programs[ONNX]()
+    share = share_found(expected, found)
+    if share < MIN_FOUND or len(expected) != len(found):
+        raise UserError(
+            f"export: {len(expected)} and {len(found)} detections, of which {share:.0%} agree"
+        )
+    agreement = (
+        f"{len(found)} detections; {share:.0%} of the model's in float32 are the file's too (class,"
+        " score within 1e-4, box within 0.02 pixels, IoU of masks 0.99)"
+    )
+    seconds = take_turns(programs, rounds)
+    return ExportBenchmark(
+        f"one picture of {record['height']} x {record['width']}",
+        agreement,
+        load_time,
+        spreads(seconds),
+        {name: ratio(seconds, STOCK, name) for name in programs if name != STOCK},
+    )
