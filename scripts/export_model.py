@@ -18,6 +18,9 @@ from project.errors import UserError, reports_user_errors
 # Height and width of the generated pictures: small, large, and of other shapes than the trace's.
 CHECK_SIZES = ((32, 32), (480, 640), (375, 500), (900, 300), (1200, 1600))
 
+MAX_PICTURES = 100  # to check or calibrate on
+MIN_SHARE = 0.5  # of the objects of the model, that int8 has to find
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -28,6 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
     parser.add_argument("--score", type=float, help="least certainty (default: the recipe's)")
     parser.add_argument("--max-detections", type=int, metavar="N", help="of a picture")
+    parser.add_argument(
+        "--int8",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="compute in int8, calibrated on these pictures: some tens of the kind to look at",
+    )
     parser.add_argument(
         "--check-on", nargs="+", default=[], metavar="PATH", help="instead of generated pictures"
     )
@@ -43,17 +53,10 @@ def main(argv: list[str] | None = None) -> None:
     require_detectron2()
     for package in ("onnx", "onnxruntime"):
         require_package(package)
-    import numpy as np
-    from tqdm import tqdm
-
-    from project.export.checking import Limits, check_pictures, compare
-    from project.export.graph import score_threshold_of
     from project.export.onnx_file import export_onnx
     from project.files import check_output_file
-    from project.layers.stable_sort import StableSort
     from project.prediction.inputs import find_sources
     from project.prediction.predictor import Predictor
-    from project.runtime.detector import OnnxDetector
 
     check_output_file(args.output, args.overwrite)
     opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.INFERENCE_DTYPE", "float32"]
@@ -62,7 +65,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.max_detections < 1:
             raise UserError(f"--max-detections {args.max_detections}: choose 1 or more")
         opts += ["TEST.DETECTIONS_PER_IMAGE", str(args.max_detections)]
-    sources = find_sources(args.check_on) if args.check_on else []
+    for paths in filter(None, (args.check_on, args.int8)):
+        find_sources(paths)  # so that a mistake is found now
     predictor = Predictor(
         args.weights,
         config_file=args.config_file,
@@ -70,29 +74,77 @@ def main(argv: list[str] | None = None) -> None:
         score_threshold=args.score,
         categories_json=args.categories,
     )
-    cfg = predictor.cfg
-    export_onnx(predictor.model, cfg, predictor.categories, args.output)
+    # Under another name, until it is known to find what the model finds.
+    unchecked = args.output.with_name(f"{args.output.name}.unchecked.onnx")
+    try:
+        export_onnx(predictor.model, predictor.cfg, predictor.categories, unchecked)
+        _check(predictor, unchecked, args)
+        if args.int8:
+            _quantize(predictor, unchecked, args)
+        unchecked.replace(args.output)
+    finally:
+        unchecked.unlink(missing_ok=True)
     size = args.output.stat().st_size / 1e6
     print(f"{args.output}: {size:.0f} MB, {len(predictor.categories.ids)} classes")
 
+
+def _check(predictor, path: Path, args: argparse.Namespace) -> None:
+    """Compare at the recipe's least score, then with as many detections as there can be."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from project.export.checking import Limits, check_pictures, compare
+    from project.export.graph import score_threshold_of
+    from project.layers.stable_sort import StableSort
+    from project.runtime.detector import OnnxDetector
+
+    cfg = predictor.cfg
     generated = check_pictures(CHECK_SIZES)
-    given = (frame for source in sources for frame in source.frames())
-    # At the recipe's least score, then with as many detections as there can be.
-    least_score = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
     for threshold, pictures in (
-        (least_score, given if sources else generated),
+        (cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, _frames(args.check_on) or generated),
         (0.0, [max(generated, key=np.size)]),
     ):
         limits = Limits(
             threshold, cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
         )
-        detector = OnnxDetector(args.output, score_threshold=threshold)
+        detector = OnnxDetector(path, score_threshold=threshold)
         # ONNX sorts so; without it, Detectron2's own RPN takes any of equally certain proposals.
         with score_threshold_of(predictor.model, threshold), StableSort():
             agreement = compare(predictor, detector, tqdm(pictures, leave=False), limits)
         print(f"checked against PyTorch, scores from {threshold}: {agreement}")
         if not agreement.is_close:
-            raise UserError(f"{args.output} does not find what {args.weights} finds; do not use it")
+            raise UserError(f"the file does not find what {args.weights} finds; it is not written")
+
+
+def _quantize(predictor, path: Path, args: argparse.Namespace) -> None:
+    """Make the file an int8 one, and say how many objects it loses on what it was calibrated on."""
+    from tqdm import tqdm
+
+    from project.export.checking import share_found
+    from project.export.quantization import quantize
+    from project.runtime.detector import OnnxDetector
+
+    pictures = _frames(args.int8)
+    layers = quantize(path, tqdm(pictures, desc="calibrating", leave=False))
+    share, number = share_found(predictor, OnnxDetector(path), tqdm(pictures, leave=False))
+    print(
+        f"{layers} layers in int8, calibrated on {len(pictures)} pictures: of {number} objects"
+        f" there with scores from 0.5, {share:.1%} are found"
+    )
+    if share < MIN_SHARE:
+        raise UserError(f"int8 finds less than {MIN_SHARE:.0%}; calibrate on more such pictures")
+
+
+def _frames(paths: list[str]) -> list:
+    """Pictures of files, folders and videos: up to :data:`MAX_PICTURES`, evenly spread."""
+    from project.prediction.inputs import find_sources
+
+    if not paths:
+        return []
+    sources = find_sources(paths)
+    step = max(1, len(sources) // MAX_PICTURES)
+    chosen = sources[::step][:MAX_PICTURES]
+    return [next(source.frames()) for source in chosen]
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from project.errors import UserError
 from project.evaluation.coco_results import to_coco_results
 from project.evaluation.detections import to_detections
 from project.export.onnx_file import export_onnx
+from project.export.quantization import quantize
 from project.runtime.detector import OnnxDetector
 
-ONNX = "ONNX file"
+ONNX, ONNX_INT8 = "ONNX file", "ONNX file, int8"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ def benchmark_export(cfg: CfgNode, record: Mapping, rounds: int) -> ExportBenchm
 
         return run
 
+    def onnx_program(detector: OnnxDetector) -> Callable[[], list[dict]]:
+        return lambda: to_coco_results(detector(read_image(record["file_name"])), 0)
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         models[OURS].inference_dtype = "float32"
@@ -93,11 +97,11 @@ def benchmark_export(cfg: CfgNode, record: Mapping, rounds: int) -> ExportBenchm
         def load() -> OnnxDetector:
             return OnnxDetector(path, threads=torch.get_num_threads())
 
-        seconds = take_turns({ONNX: load}, rounds)
-        detector = load()
-    load_time = Spread.of(seconds[ONNX])
-    programs = {name: torch_program(name) for name in (STOCK, OURS, OURS_BF16)}
-    programs[ONNX] = lambda: to_coco_results(detector(read_image(record["file_name"])), 0)
+        load_time = Spread.of(take_turns({ONNX: load}, rounds)[ONNX])
+        programs = {name: torch_program(name) for name in (STOCK, OURS, OURS_BF16)}
+        programs[ONNX] = onnx_program(load())
+        quantize(path, [read_image(record["file_name"])])
+        programs[ONNX_INT8] = onnx_program(load())
 
     expected, found = programs[OURS](), programs[ONNX]()
     share = share_found(expected, found)
@@ -106,8 +110,8 @@ def benchmark_export(cfg: CfgNode, record: Mapping, rounds: int) -> ExportBenchm
             f"export: {len(expected)} and {len(found)} detections, of which {share:.0%} agree"
         )
     agreement = (
-        f"{len(found)} detections; {share:.0%} of the model's in float32 are the file's too (class,"
-        " score within 1e-4, box within 0.02 pixels, IoU of masks 0.99)"
+        f"{len(found)} detections; in float32, {share:.0%} of the model's are the file's too"
+        " (class, score within 1e-4, box within 0.02 pixels, IoU of masks 0.99)"
     )
     seconds = take_turns(programs, rounds)
     return ExportBenchmark(

@@ -91,6 +91,32 @@ def compare(
     return agreement
 
 
+def share_found(
+    expected: Callable[[np.ndarray], Detections],
+    found: Callable[[np.ndarray], Detections],
+    pictures: Iterable[np.ndarray],
+    score: float = 0.5,
+) -> tuple[float, int]:
+    """How many of one detector's objects another one, of less precision, finds too.
+
+    Args:
+        pictures: RGB, uint8, shape (H, W, 3) each.
+        score: of the objects that are looked for, at least; those found may be less certain.
+
+    Returns:
+        The share, of the same class with an IoU of 0.5; and of how many.
+    """
+    number = matched = 0
+    for picture in pictures:
+        wanted, others = expected(picture), found(picture)
+        wanted = wanted[wanted.scores >= score]
+        iou = box_iou(torch.from_numpy(wanted.boxes_xyxy), torch.from_numpy(others.boxes_xyxy))
+        same_class = wanted.category_ids[:, None] == others.category_ids
+        matched += int(((iou.numpy() >= 0.5) & same_class).any(axis=1).sum())
+        number += len(wanted)
+    return matched / number if number else 1.0, number
+
+
 def check_pictures(sizes: Iterable[tuple[int, int]]) -> list[np.ndarray]:
     """Generated pictures with objects, of the wanted (H, W), and one of noise without any.
 

@@ -35,18 +35,19 @@ class DetectorGraph(nn.Module):
         self.register_buffer("category_ids", torch.tensor(categories.ids), persistent=False)
 
     def forward(
-        self, image: torch.Tensor, score_threshold: torch.Tensor
+        self, image: torch.Tensor, score_threshold: torch.Tensor, paste_masks: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """
         Args:
             image: RGB, uint8, shape (H, W, 3).
             score_threshold: detections below are left out. float32, shape ().
+            paste_masks: whether the masks are wanted as pixels. bool, shape ().
 
         Returns:
             Of the N objects, the most certain first: boxes XYXY in pixels of ``image``, float32
             (N, 4); scores, float32 (N,); category ids, int64 (N,); and, with a mask head, the
             probabilities of the masks within their boxes, float32 (N, M, M), and the masks, bool
-            (N, H, W).
+            (N, H, W) or, if they are not wanted, (0, 0, 0).
         """
         size = output_size(image, self.min_size, self.max_size)
         resized = self.resize(image, size).permute(2, 0, 1)
@@ -60,7 +61,7 @@ class DetectorGraph(nn.Module):
         if not found.has("pred_masks"):
             return outputs
         probabilities = found.pred_masks.probabilities
-        return *outputs, probabilities, paste(probabilities, boxes, height, width)
+        return *outputs, probabilities, paste(probabilities, boxes, height, width, paste_masks)
 
 
 @contextmanager
@@ -83,9 +84,9 @@ def paste(
     boxes: torch.Tensor,
     height: int,
     width: int,
-    threshold: float = 0.5,
+    wanted: torch.Tensor,
 ) -> torch.Tensor:
-    """Detectron2's ``paste_masks_in_image`` as two matrix products, bool (N, H, W).
+    """Detectron2's ``paste_masks_in_image`` as two matrix products.
 
     Bilinear interpolation is one of the rows, then one of the columns. ``grid_sample`` would take
     two numbers for each pixel of each mask.
@@ -93,11 +94,25 @@ def paste(
     Args:
         probabilities: of each mask within its box. Shape (N, M, M).
         boxes: XYXY, pixels. Shape (N, 4).
+        wanted: bool, shape ().
+
+    Returns:
+        bool, shape (N, height, width), or (0, 0, 0).
     """
     side = probabilities.shape[2]
     columns = _interpolation(boxes[:, 0], boxes[:, 2], width, side)
     rows = _interpolation(boxes[:, 1], boxes[:, 3], height, side)
-    return rows @ probabilities @ columns.transpose(1, 2) >= threshold
+    return _masks_if(wanted, rows, probabilities, columns)
+
+
+@torch.jit.script
+def _masks_if(
+    wanted: torch.Tensor, rows: torch.Tensor, probabilities: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """A branch, which a trace keeps."""
+    if bool(wanted):
+        return rows @ probabilities @ columns.transpose(1, 2) >= 0.5
+    return torch.zeros([0, 0, 0], dtype=torch.bool)
 
 
 def _interpolation(start: torch.Tensor, stop: torch.Tensor, pixels: int, side: int) -> torch.Tensor:

@@ -16,7 +16,15 @@ from onnx import numpy_helper
 from project.data.categories import Categories
 from project.errors import UserError
 from project.export.graph import DetectorGraph
-from project.runtime.detector import FORMAT, IMAGE, MASKS, OUTPUTS, SCORE_THRESHOLD
+from project.runtime.detector import (
+    FORMAT,
+    IMAGE,
+    MASKS,
+    OUTPUTS,
+    PASTE_MASKS,
+    PRECISION,
+    SCORE_THRESHOLD,
+)
 from project.versions import versions
 
 # The first with RoIAlign on half-pixel centres is 16. onnxruntime has 17 since 2022.
@@ -39,7 +47,7 @@ def export_onnx(
     # Noise, and no threshold: a trace knows only the branches that are taken with some objects.
     side = max(cfg.INPUT.MIN_SIZE_TEST, 64)
     noise = np.random.default_rng(0).integers(0, 256, (side, side * 5 // 4, 3), dtype=np.uint8)
-    inputs = torch.from_numpy(noise), torch.tensor(-1.0)
+    inputs = torch.from_numpy(noise), torch.tensor(-1.0), torch.tensor(True)
     names = [*OUTPUTS, MASKS] if cfg.MODEL.MASK_ON else list(OUTPUTS[:3])
     axes = {IMAGE: {0: "height", 1: "width"}, **{name: {0: "objects"} for name in names}}
     if cfg.MODEL.MASK_ON:
@@ -57,7 +65,7 @@ def export_onnx(
                 str(unfinished),
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=[IMAGE, SCORE_THRESHOLD],
+                input_names=[IMAGE, SCORE_THRESHOLD, PASTE_MASKS],
                 output_names=names,
                 dynamic_axes=axes,
             )
@@ -86,13 +94,17 @@ def _free_numbers_of_objects(graph: onnx.GraphProto) -> None:
 
 
 def _complete(proto: onnx.ModelProto, cfg: CfgNode, categories: Categories) -> None:
-    """Make the threshold optional, and add the metadata."""
+    """Make all inputs but the picture optional, and add the metadata."""
     threshold = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-    default = numpy_helper.from_array(np.array(threshold, dtype=np.float32), SCORE_THRESHOLD)
-    proto.graph.initializer.append(default)
+    defaults = {SCORE_THRESHOLD: np.float32(threshold), PASTE_MASKS: np.bool_(True)}
+    for entry in proto.graph.input:
+        if entry.name in defaults:
+            default = numpy_helper.from_array(np.array(defaults[entry.name]), entry.name)
+            proto.graph.initializer.append(default)
     config = cfg.dump()
     metadata = {
         "format": FORMAT,
+        PRECISION: "float32",
         "categories": json.dumps(categories.to_mapping()),
         "score_threshold": str(threshold),
         "config": config,

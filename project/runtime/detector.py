@@ -16,9 +16,9 @@ from project.runtime.pictures import rgb_array
 
 # Of what a file takes, gives and says about itself; a runtime refuses another one.
 FORMAT = "cascade-mask-rcnn/1"
-IMAGE, SCORE_THRESHOLD = "image", "score_threshold"
-# The masks as pixels, (N, H, W), are a fifth output for other programs; here they are pasted when
-# someone looks at them.
+IMAGE, SCORE_THRESHOLD, PASTE_MASKS = "image", "score_threshold", "paste_masks"
+PRECISION = "precision"  # in the metadata: float32 or int8
+# Masks as pixels, (N, H, W), are for other programs; here they are pasted when someone looks.
 MASK_PROBABILITIES, MASKS = "mask_probabilities", "masks"
 OUTPUTS = ("boxes", "scores", "category_ids", MASK_PROBABILITIES)
 
@@ -68,8 +68,6 @@ class OnnxDetector:
         self.score_threshold = score_threshold
         names = {output.name for output in self._session.get_outputs()}
         self._outputs = [name for name in OUTPUTS if name in names]
-        self._options = onnxruntime.RunOptions()
-        self._options.only_execute_path_to_fetches = True
 
     def __call__(self, picture: np.ndarray) -> Detections:
         """The objects of one picture.
@@ -80,7 +78,9 @@ class OnnxDetector:
         image = np.ascontiguousarray(rgb_array(picture))
         threshold = np.array(self.score_threshold, dtype=np.float32)
         feed = {IMAGE: image, SCORE_THRESHOLD: threshold}
-        values = self._session.run(self._outputs, feed, self._options)
+        if MASK_PROBABILITIES in self._outputs:
+            feed[PASTE_MASKS] = np.array(False)
+        values = self._session.run(self._outputs, feed)
         outputs = dict(zip(self._outputs, values, strict=True))
         boxes, scores, category_ids = (outputs[name] for name in OUTPUTS[:3])
         names = self.categories.to_mapping()
