@@ -3,16 +3,24 @@
 
 python scripts/compare_submissions.py old.json new.json
 python scripts/compare_submissions.py old.json new.json --test-json data/test.json --score 0.5
+python scripts/compare_submissions.py old.json new.json --test-json data/test_annotations.json \
+    --bootstrap 500
 
-Detections are matched by the IoU of their masks.
+Detections are matched by the IoU of their masks. With annotations, --bootstrap says how much of a
+difference in mask AP may be chance: the interval that holds 95 % of the differences when the
+pictures are drawn anew, with replacement, so many times.
 """
 
 import argparse
 from pathlib import Path
 
 from tabulate import tabulate
+from tqdm import tqdm
 
+from project.data.categories import Categories
 from project.errors import UserError, reports_user_errors
+from project.evaluation.bootstrap import interval, resampled_precision
+from project.evaluation.coco_metrics import evaluate_detections
 from project.submission.comparison import Comparison, compare_submissions
 from project.submission.reading import read_submission, read_test_json
 
@@ -32,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--score", type=float, default=0.0, help="leave out what is less certain")
     parser.add_argument("--images", type=int, default=10, help="how many to list (default: 10)")
+    parser.add_argument("--bootstrap", type=int, default=0, metavar="DRAWS", help="500, say")
     return parser
 
 
@@ -41,6 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     if not 0 < args.iou <= 1:
         raise UserError(f"--iou {args.iou}: choose one above 0, up to 1")
     content = read_test_json(args.test_json) if args.test_json else {"images": [], "categories": []}
+    if args.bootstrap and not content.get("annotations"):
+        raise UserError("--bootstrap needs a --test-json with annotations")
     class_names = {category["id"]: category["name"] for category in content["categories"]}
     file_names = {image["id"]: image["file_name"] for image in content["images"]}
     submissions = [
@@ -54,6 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     rows.append(["all", *_row(comparison)])
     print(f"A: {args.first}\nB: {args.second}\n")
     print(tabulate(rows, headers=["", *COLUMNS], tablefmt="simple", floatfmt=FORMATS))
+    if args.bootstrap:
+        print(f"\n{_precision(content, submissions, args.bootstrap)}")
     differing = comparison.differences_by_image()
     if not differing:
         print("\nNothing is in one only, and all classes are the same")
@@ -64,6 +77,29 @@ def main(argv: list[str] | None = None) -> None:
         part = comparison.of_image(image_id)
         rows.append([file_names.get(image_id, image_id), *_row(part)[3:6]])
     print(tabulate(rows, headers=["image", *COLUMNS[3:6]], tablefmt="simple"))
+
+
+def _precision(content: dict, submissions: list[list[dict]], draws: int) -> str:
+    """Mask AP of both, and of their difference, with intervals."""
+    categories = Categories.from_mapping({c["id"]: c["name"] for c in content["categories"]})
+    values = [
+        evaluate_detections(content, found, "segm", categories).summary["AP"]
+        for found in submissions
+    ]
+    resampled = resampled_precision(
+        content, submissions, "segm", categories, tqdm(range(draws), leave=False)
+    )
+    columns = {
+        "A": (values[0], resampled[:, 0]),
+        "B": (values[1], resampled[:, 1]),
+        "B - A": (values[1] - values[0], resampled[:, 1] - resampled[:, 0]),
+    }
+    rows = []
+    for name, (value, drawn) in columns.items():
+        low, high = interval(drawn)
+        rows.append([name, f"{value:.2f}", f"{low:.2f} to {high:.2f}"])
+    pictures = len(content["images"])
+    return tabulate(rows, headers=["", "mask AP", f"95 % of draws of {pictures} pictures"])
 
 
 def _row(part: Comparison, category_id: int | None = None) -> list:
