@@ -54,7 +54,8 @@ def _row(name: str, files: list[Path]) -> list[str]:
         for task, metric in COLUMNS.values()
     ]
     seeds = ", ".join(path.parent.name.removeprefix("seed_") for path in files)
-    return [name, seeds, *values, f"{mean(_minutes(path.parent) for path in files):.1f}"]
+    minutes = [value for path in files if (value := _minutes(path.parent)) is not None]
+    return [name, seeds, *values, f"{mean(minutes):.1f}" if minutes else ""]
 
 
 def _spread(values: list[float]) -> str:
@@ -62,9 +63,14 @@ def _spread(values: list[float]) -> str:
     return f"{mean(values):.2f}{deviation}"
 
 
-def _minutes(run: Path) -> float:
-    """Of the whole training, at the speed of its last part if it was interrupted."""
+def _minutes(run: Path) -> float | None:
+    """Of the whole training, at the speed of its last part if it was interrupted.
+
+    None where that part was no training, but evaluation only.
+    """
     record = read_json(run / "run.json")
+    if record["images_per_second"] is None:
+        return None
     config = yaml.safe_load((run / "config.yaml").read_text())
     pictures = record["end_iteration"] * config["SOLVER"]["IMS_PER_BATCH"]
     return pictures / record["images_per_second"] / 60

@@ -19,7 +19,7 @@ def experiments(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
 
-def write_run(folder: Path, mask_ap: float, images_per_second: float = 8.0) -> None:
+def write_run(folder: Path, mask_ap: float, images_per_second: float | None = 8.0) -> None:
     folder.mkdir(parents=True)
     scores = {"AP": mask_ap, "AP50": 2 * mask_ap}
     (folder / "evaluation.json").write_text(json.dumps({"bbox": scores, "segm": scores}))
@@ -37,6 +37,12 @@ def test_the_table_has_means_and_deviations_over_seeds(tmp_path, capsys):
     assert rows[2] == ["one", "1", "10.00", "20.00", "10.00", "20.00", "10.0"]
     assert rows[3][:3] == ["two", "1, 2", "11.50 ± 2.12"]
     assert rows[3][-1] == "20.0"
+    # One that went on with its evaluation only does not know its speed.
+    write_run(tmp_path / "two/seed_3", 10.0, images_per_second=None)
+    write_run(tmp_path / "three/seed_1", 10.0, images_per_second=None)
+    print_experiments.main([str(tmp_path)])
+    rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines()]
+    assert [row[-1] for row in rows[2:]] == ["10.0", "", "20.0"]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path, capsys):
@@ -72,4 +78,8 @@ def test_a_row_trains_is_not_trained_twice_and_goes_on(generated_root, tmp_path)
     (run / "evaluation.json").unlink()  # as if the machine had been switched off before it
     assert experiments(*arguments).returncode == 0
     assert (run / "evaluation.json").is_file()
-    assert "--resume" in json.loads((run / "run.json").read_text())["command"]
+    record = json.loads((run / "run.json").read_text())
+    assert "--resume" in record["command"]
+    # Nothing was left to train.
+    assert record["start_iteration"] == record["end_iteration"] == 3
+    assert record["images_per_second"] is None

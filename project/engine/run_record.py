@@ -56,13 +56,16 @@ class RunRecordHook(HookBase):
     def after_train(self) -> None:
         error = sys.exc_info()[1]
         finished = self.trainer.iter >= self.trainer.max_iter
-        # A stop comes after an iteration, an error in it.
+        # A stop comes after an iteration, an error in it. Detectron2 counts one more where nothing
+        # was left to do.
         end = self.trainer.iter + (not finished and isinstance(error, StopTraining))
+        end = min(end, self.trainer.max_iter)
         pictures = (end - self.trainer.start_iter) * self._batch_size
+        speed = pictures / (time.monotonic() - self._start)
         self._record.update(
             end=_now(),
             end_iteration=end,
-            images_per_second=round(pictures / (time.monotonic() - self._start), 3),
+            images_per_second=round(speed, 3) if pictures else None,
             peak_memory_mib=peak_memory_of_device(self._device)[0] // 2**20,
             exit="finished" if finished else _reason(error),
         )
