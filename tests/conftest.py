@@ -44,12 +44,15 @@ def seeded_checkpoint(generated_root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(seeded_checkpoint, tmp_path_factory) -> Path:
+def exported(seeded_checkpoint, generated_root, tmp_path_factory) -> Path:
     """``seeded_checkpoint`` as an ONNX file, exported by the program; it is not to be changed."""
     from scripts import export_model
 
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_model.main(["--weights", str(seeded_checkpoint), "--output", str(path)])
+    arguments = ["--weights", str(seeded_checkpoint), "--output", str(path)]
+    export_model.main(
+        [*arguments, "--check-on", str(min((generated_root / "test_images").iterdir()))]
+    )
     return path
 
 

@@ -165,6 +165,7 @@ def test_further_test_sets_have_files_of_their_own(run):
     assert (run / "inference/tiny_voc_train/detections.json").exists()
 
 
+@pytest.mark.slow
 def test_the_shell_scripts_do_their_job(run):
     if not (REPOSITORY / ".venv/setup.stamp").is_file():
         pytest.skip("this checkout was not set up with scripts/setup.sh")

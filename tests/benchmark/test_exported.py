@@ -27,6 +27,7 @@ def test_it_runs_and_writes_its_figures(generated_root, tmp_path, capsys):
     assert "ONNX file" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_file_that_finds_other_objects_is_found_out(generated_root, monkeypatch, capsys):
     monkeypatch.setattr(exported, "read_image", lambda path: read_image(path)[::-1])
     with pytest.raises(SystemExit, match="2"):

@@ -12,6 +12,7 @@ from scripts import benchmark
 from tests.helpers import SMALL_CONFIG, load_small_config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["infer", "train"])
 def test_it_runs_and_writes_its_figures(generated_root, tmp_path, name):
     path = tmp_path / "figures.json"

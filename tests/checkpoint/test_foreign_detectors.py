@@ -223,6 +223,7 @@ def test_what_has_no_name_on_the_other_side_is_not_converted(model):
         to_mmdetection({"model": mmdetection_state(model)})
 
 
+@pytest.mark.slow
 def test_the_program_converts_there_and_back(tmp_path, model):
     torch.save(version_2(mmdetection_state(model)), tmp_path / "a.pth")
 

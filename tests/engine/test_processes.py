@@ -81,7 +81,11 @@ def test_in_two_processes(function):
             "one_raises",
             r"error: process 1 failed \(exit code 1\): FloatingPointError: iteration 3",
         ),
-        ("one_is_killed", r"error: process 1 failed \(exit code -9\)"),
+        pytest.param(
+            "one_is_killed",
+            r"error: process 1 failed \(exit code -9\)",
+            marks=pytest.mark.slow,
+        ),
         (
             "one_has_a_loss_that_is_not_finite",
             r"error: process \d failed \(exit code 1\): FloatingPointError: iteration 1,"

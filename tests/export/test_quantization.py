@@ -52,6 +52,7 @@ def test_it_is_small_and_says_what_it_is(quantized, exported, pictures):
     assert len(detector(pictures[0])) > 0
 
 
+@pytest.mark.slow
 def test_the_program_calibrates_and_refuses_what_finds_too_little(
     seeded_checkpoint, generated_root, tmp_path, capsys, monkeypatch
 ):
