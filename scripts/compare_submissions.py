@@ -17,7 +17,7 @@ from pathlib import Path
 from tabulate import tabulate
 from tqdm import tqdm
 
-from project.data.categories import Categories
+from project.data.categories import Categories, read_categories
 from project.errors import UserError, reports_user_errors
 from project.evaluation.bootstrap import interval, resampled_precision
 from project.evaluation.coco_metrics import evaluate_detections
@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"A: {args.first}\nB: {args.second}\n")
     print(tabulate(rows, headers=["", *COLUMNS], tablefmt="simple", floatfmt=FORMATS))
     if args.bootstrap:
-        print(f"\n{_precision(content, submissions, args.bootstrap)}")
+        categories = read_categories(content, args.test_json)
+        print(f"\n{_precision(content, submissions, categories, args.bootstrap)}")
     differing = comparison.differences_by_image()
     if not differing:
         print("\nNothing is in one only, and all classes are the same")
@@ -79,9 +80,10 @@ def main(argv: list[str] | None = None) -> None:
     print(tabulate(rows, headers=["image", *COLUMNS[3:6]], tablefmt="simple"))
 
 
-def _precision(content: dict, submissions: list[list[dict]], draws: int) -> str:
+def _precision(
+    content: dict, submissions: list[list[dict]], categories: Categories, draws: int
+) -> str:
     """Mask AP of both, and of their difference, with intervals."""
-    categories = Categories.from_mapping({c["id"]: c["name"] for c in content["categories"]})
     values = [
         evaluate_detections(content, found, "segm", categories).summary["AP"]
         for found in submissions

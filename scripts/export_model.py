@@ -14,6 +14,7 @@ from pathlib import Path
 
 from project.dependencies import require_detectron2, require_package
 from project.errors import UserError, reports_user_errors
+from project.prediction.options import add_checkpoint_options
 
 # Height and width of the generated pictures: small, large, and of other shapes than the trace's.
 CHECK_SIZES = ((32, 32), (480, 640), (375, 500), (900, 300), (1200, 1600))
@@ -41,9 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check-on", nargs="+", default=[], metavar="PATH", help="instead of generated pictures"
     )
-    parser.add_argument("--config-file", default="", help="instead of the checkpoint's own")
-    parser.add_argument("--categories", default="", metavar="JSON", help="for a checkpoint without")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config keys")
+    add_checkpoint_options(parser)
     return parser
 
 
@@ -65,8 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.max_detections < 1:
             raise UserError(f"--max-detections {args.max_detections}: choose 1 or more")
         opts += ["TEST.DETECTIONS_PER_IMAGE", str(args.max_detections)]
-    for paths in filter(None, (args.check_on, args.int8)):
-        find_sources(paths)  # so that a mistake is found now
+    check_on, calibrate_on = (
+        find_sources(paths) if paths else [] for paths in (args.check_on, args.int8)
+    )
     predictor = Predictor(
         args.weights,
         config_file=args.config_file,
@@ -78,9 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     unchecked = args.output.with_name(f"{args.output.name}.unchecked.onnx")
     try:
         export_onnx(predictor.model, predictor.cfg, predictor.categories, unchecked)
-        _check(predictor, unchecked, args)
-        if args.int8:
-            _quantize(predictor, unchecked, args)
+        _check(predictor, unchecked, check_on)
+        if calibrate_on:
+            _quantize(predictor, unchecked, calibrate_on)
         unchecked.replace(args.output)
     finally:
         unchecked.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.output}: {size:.0f} MB, {len(predictor.categories.ids)} classes")
 
 
-def _check(predictor, path: Path, args: argparse.Namespace) -> None:
+def _check(predictor, path: Path, sources: list) -> None:
     """Compare at the recipe's least score, then with as many detections as there can be."""
     import numpy as np
     from tqdm import tqdm
@@ -101,7 +101,7 @@ def _check(predictor, path: Path, args: argparse.Namespace) -> None:
     cfg = predictor.cfg
     generated = check_pictures(CHECK_SIZES)
     for threshold, pictures in (
-        (cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, _frames(args.check_on) or generated),
+        (cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, _frames(sources) or generated),
         (0.0, [max(generated, key=np.size)]),
     ):
         limits = Limits(
@@ -113,20 +113,21 @@ def _check(predictor, path: Path, args: argparse.Namespace) -> None:
             agreement = compare(predictor, detector, tqdm(pictures, leave=False), limits)
         print(f"checked against PyTorch, scores from {threshold}: {agreement}")
         if not agreement.is_close:
-            raise UserError(f"the file does not find what {args.weights} finds; it is not written")
+            weights = cfg.MODEL.WEIGHTS
+            raise UserError(f"the file does not find what {weights} finds; it is not written")
 
 
-def _quantize(predictor, path: Path, args: argparse.Namespace) -> None:
+def _quantize(predictor, path: Path, sources: list) -> None:
     """Make the file an int8 one, and say how many objects it loses on what it was calibrated on."""
     from tqdm import tqdm
 
-    from project.export.checking import share_found
+    from project.export.checking import share_kept
     from project.export.quantization import quantize
     from project.runtime.detector import OnnxDetector
 
-    pictures = _frames(args.int8)
+    pictures = _frames(sources)
     layers = quantize(path, tqdm(pictures, desc="calibrating", leave=False))
-    share, number = share_found(predictor, OnnxDetector(path), tqdm(pictures, leave=False))
+    share, number = share_kept(predictor, OnnxDetector(path), tqdm(pictures, leave=False))
     print(
         f"{layers} layers in int8, calibrated on {len(pictures)} pictures: of {number} objects"
         f" there with scores from 0.5, {share:.1%} are found"
@@ -135,16 +136,10 @@ def _quantize(predictor, path: Path, args: argparse.Namespace) -> None:
         raise UserError(f"int8 finds less than {MIN_SHARE:.0%}; calibrate on more such pictures")
 
 
-def _frames(paths: list[str]) -> list:
-    """Pictures of files, folders and videos: up to :data:`MAX_PICTURES`, evenly spread."""
-    from project.prediction.inputs import find_sources
-
-    if not paths:
-        return []
-    sources = find_sources(paths)
+def _frames(sources: list) -> list:
+    """The first pictures of up to :data:`MAX_PICTURES` sources, evenly spread."""
     step = max(1, len(sources) // MAX_PICTURES)
-    chosen = sources[::step][:MAX_PICTURES]
-    return [next(source.frames()) for source in chosen]
+    return [next(source.frames()) for source in sources[::step][:MAX_PICTURES]]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from project.dependencies import require_detectron2, require_package
 from project.errors import UserError, reports_user_errors
+from project.prediction.options import add_checkpoint_options
+from project.runtime import is_exported
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,16 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", action="store_true", help="write label masks, as PNG")
     parser.add_argument("--crops", action="store_true", help="write each object, cut out, as PNG")
     parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
-    parser.add_argument("--config-file", default="", help="instead of the checkpoint's own")
-    parser.add_argument("--categories", default="", metavar="JSON", help="for a checkpoint without")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config keys")
+    add_checkpoint_options(parser)
     return parser
 
 
 @reports_user_errors
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    load = _load_onnx if args.weights.endswith(".onnx") else _load_checkpoint
+    load = _load_onnx if is_exported(args.weights) else _load_checkpoint
     from tqdm import tqdm
 
     from project.files import require_new_folder

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from tabulate import tabulate
-from torch import nn
 
-from project.benchmark.model import MIN_FOUND, OURS_BF16, build_models, share_found
+from project.benchmark.model import (
+    MIN_FOUND,
+    SECONDS_HEADERS,
+    build_detectors,
+    detection_programs,
+    seconds_rows,
+    share_found,
+)
 from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
-from project.data.categories import Categories
 from project.data.mapper import build_mapper
 from project.data.reading import read_image
 from project.errors import UserError
 from project.evaluation.coco_results import to_coco_results
-from project.evaluation.detections import to_detections
 from project.export.onnx_file import export_onnx
 from project.export.quantization import quantize
 from project.runtime.detector import OnnxDetector
@@ -47,11 +50,7 @@ class ExportBenchmark:
 
 def report_export(result: ExportBenchmark) -> str:
     """The figures as a table."""
-    rows = [
-        [name, str(spread), str(result.ratios.get(name, ""))]
-        for name, spread in result.seconds.items()
-    ]
-    table = tabulate(rows, ["", "seconds", "times as fast"])
+    table = tabulate(seconds_rows(result.seconds, result.ratios), SECONDS_HEADERS)
     return f"{result.what}\n{result.agreement}\nthe file is loaded in {result.load} s\n\n{table}"
 
 
@@ -61,30 +60,9 @@ def benchmark_export(cfg: CfgNode, record: Mapping, rounds: int) -> ExportBenchm
     Raises:
         UserError: the file does not find what the model finds.
     """
-    cfg, models = build_models(cfg)
-    for predictor in models[STOCK].roi_heads.box_predictor:
-        # Class scores of an untrained model are all alike.
-        nn.init.normal_(predictor.cls_score.weight, std=0.1)
-    models[OURS].load_state_dict(models[STOCK].state_dict())
+    cfg, models, categories = build_detectors(cfg)
     mapper = build_mapper(cfg, is_train=False)
-    ids = range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    categories = Categories(tuple(ids), tuple(map(str, ids)))
-    for model in models.values():
-        model.eval()
-
-    def torch_program(name: str) -> Callable[[], list[dict]]:
-        model = models[STOCK if name == STOCK else OURS]
-
-        @torch.no_grad()
-        def run() -> list[dict]:
-            if name != STOCK:
-                model.inference_dtype = "bfloat16" if name == OURS_BF16 else "float32"
-            instances = model([mapper(record)])[0]["instances"].to("cpu")
-            if name == STOCK:
-                return instances_to_coco_json(instances, 0)
-            return to_coco_results(to_detections(instances, categories), 0)
-
-        return run
+    programs = detection_programs(models, lambda: mapper(record), categories)
 
     def onnx_program(detector: OnnxDetector) -> Callable[[], list[dict]]:
         return lambda: to_coco_results(detector(read_image(record["file_name"])), 0)
@@ -98,7 +76,6 @@ def benchmark_export(cfg: CfgNode, record: Mapping, rounds: int) -> ExportBenchm
             return OnnxDetector(path, threads=torch.get_num_threads())
 
         load_time = Spread.of(take_turns({ONNX: load}, rounds)[ONNX])
-        programs = {name: torch_program(name) for name in (STOCK, OURS, OURS_BF16)}
         programs[ONNX] = onnx_program(load())
         quantize(path, [read_image(record["file_name"])])
         programs[ONNX_INT8] = onnx_program(load())

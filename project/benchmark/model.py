@@ -54,6 +54,7 @@ STOCK_PARTS = (
 MIN_FOUND = 0.98
 # Relative. Rounding may also exchange two proposals, and with them a RoI that is drawn.
 MAX_LOSS_DIFFERENCE, MAX_GRADIENT_DIFFERENCE = 1e-3, 1e-2
+SECONDS_HEADERS = ("", "seconds", "times as fast")
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,7 @@ class ModelBenchmark:
 
 def report_model(result: ModelBenchmark) -> str:
     """The figures as tables."""
-    headers = ["", "seconds", "times as fast"]
-    rows = [
-        [name, str(spread), str(result.ratios.get(name, ""))]
-        for name, spread in result.seconds.items()
-    ]
+    headers, rows = [*SECONDS_HEADERS], seconds_rows(result.seconds, result.ratios)
     if result.shares:
         headers.append("of a matrix product's speed")
         rows = [[*row, f"{result.shares[row[0]]:.0%}"] for row in rows]
@@ -96,6 +93,11 @@ def report_model(result: ModelBenchmark) -> str:
     parts = tabulate(rows, ["part, seconds in forward", *result.parts], floatfmt=".2f")
     what = result.what + (f", {result.flop / 1e9:.0f} G multiply-adds" if result.flop else "")
     return f"{what}\n{result.agreement}\n\n{seconds}\n\n{parts}"
+
+
+def seconds_rows(seconds: Mapping[str, Spread], ratios: Mapping[str, Spread]) -> list[list[str]]:
+    """A row of each program, under :data:`SECONDS_HEADERS`."""
+    return [[name, str(spread), str(ratios.get(name, ""))] for name, spread in seconds.items()]
 
 
 def benchmark_inference(
@@ -111,37 +113,16 @@ def benchmark_inference(
     Raises:
         UserError: proposals or detections differ, with float32 on both sides.
     """
-    cfg, models = build_models(cfg)
-    for predictor in models[STOCK].roi_heads.box_predictor:
-        # Class scores of an untrained model are all alike.
-        nn.init.normal_(predictor.cls_score.weight, std=0.1)
-    models[OURS].load_state_dict(models[STOCK].state_dict())
+    cfg, models, categories = build_detectors(cfg)
     picture = build_mapper(cfg, is_train=False)(record)
-    ids = range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    categories = Categories(tuple(ids), tuple(map(str, ids)))
     proposals: dict[str, int] = {}
-
-    def program(name: str) -> Callable[[], list[dict]]:
-        model = models[STOCK if name == STOCK else OURS].eval()
-
-        @torch.no_grad()
-        def run() -> list[dict]:
-            if name != STOCK:
-                model.inference_dtype = "bfloat16" if name == OURS_BF16 else "float32"
-            instances = model([picture])[0]["instances"].to("cpu")
-            if name == STOCK:
-                return instances_to_coco_json(instances, 0)
-            return to_coco_results(to_detections(instances, categories), 0)
-
-        return run
-
     hooks = [
         model.proposal_generator.register_forward_hook(
             lambda _, __, output, name=name: proposals.update({name: len(output[0][0])})
         )
         for name, model in models.items()
     ]
-    programs = {name: program(name) for name in (STOCK, OURS, OURS_BF16)}
+    programs = detection_programs(models, lambda: picture, categories)
     results = {name: run() for name, run in programs.items()}
     for hook in hooks:
         hook.remove()
@@ -180,7 +161,7 @@ def benchmark_training(
     Raises:
         UserError: numbers of RoIs, losses or gradients differ, with float32 on both sides.
     """
-    cfg, models = build_models(cfg)
+    cfg, models = _models(cfg)
     cfg.SOLVER.BASE_LR = 1e-8  # the weights stay what they are
     mapper = build_mapper(cfg, is_train=True)
     seed_generators(0)
@@ -228,7 +209,42 @@ def benchmark_training(
     return _timed(what, agreement, programs, models, rounds, trace)
 
 
-def build_models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
+def build_detectors(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module], Categories]:
+    """The config and models of :func:`_models`, ready to detect, and names for their classes."""
+    cfg, models = _models(cfg)
+    for predictor in models[STOCK].roi_heads.box_predictor:
+        # Class scores of an untrained model are all alike.
+        nn.init.normal_(predictor.cls_score.weight, std=0.1)
+    models[OURS].load_state_dict(models[STOCK].state_dict())
+    for model in models.values():
+        model.eval()
+    ids = range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    return cfg, models, Categories(tuple(ids), tuple(map(str, ids)))
+
+
+def detection_programs(
+    models: Mapping[str, nn.Module], read: Callable[[], dict], categories: Categories
+) -> dict[str, Callable[[], list[dict]]]:
+    """What each side does with the picture of ``read``, to COCO results with masks as RLE."""
+
+    def program(name: str) -> Callable[[], list[dict]]:
+        model = models[STOCK if name == STOCK else OURS]
+
+        @torch.no_grad()
+        def run() -> list[dict]:
+            if name != STOCK:
+                model.inference_dtype = "bfloat16" if name == OURS_BF16 else "float32"
+            instances = model([read()])[0]["instances"].to("cpu")
+            if name == STOCK:
+                return instances_to_coco_json(instances, 0)
+            return to_coco_results(to_detections(instances, categories), 0)
+
+        return run
+
+    return {name: program(name) for name in (STOCK, OURS, OURS_BF16)}
+
+
+def _models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
     """The recipe with Detectron2's computation; its model of stock and of own parts, alike."""
     cfg = cfg.clone()
     cfg.merge_from_list(list(STOCK_COMPUTATION))

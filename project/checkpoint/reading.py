@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from project.checkpoint.safe_globals import SAFE_GLOBALS
 from project.dependencies import require_package
 from project.errors import UserError
+from project.runtime import is_exported
 
 logger = logging.getLogger(__name__)
 
@@ -176,16 +177,17 @@ def read_description(path: str) -> dict[str, Any]:
     if not is_exported(path):
         return read_checkpoint(path)
     require_package("onnxruntime")
-    # Here, because most programs do without it.
+    status = Path(path).stat()
+    return _description_of_exported(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)  # several parts of a program ask, and a ResNeSt-50 takes a second
+def _description_of_exported(path: str, size: int, mtime_ns: int) -> dict[str, Any]:
+    # Here, because most programs do without onnxruntime.
     from project.runtime.detector import OnnxDetector
 
     metadata = OnnxDetector(path).metadata
     return {"config": metadata["config"], "categories": json.loads(metadata["categories"])}
-
-
-def is_exported(path: str) -> bool:
-    """Whether a weights file is an ONNX file of ``scripts/export_model.py``."""
-    return path.endswith(".onnx")
 
 
 def _load_pickle(path: str) -> object:

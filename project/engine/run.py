@@ -16,7 +16,6 @@ from project.checkpoint.checkpointer import Checkpointer
 from project.checkpoint.reading import (
     class_names,
     find_weights,
-    is_exported,
     newest_checkpoint,
     read_checkpoint,
     read_description,
@@ -39,6 +38,7 @@ from project.engine.trainer import Trainer
 from project.errors import UserError
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
 from project.files import check_output_file
+from project.runtime import is_exported
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """How much of a difference in AP is chance? The bootstrap over pictures (Efron 1979)."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from project.data.categories import Categories
 from project.evaluation.coco_metrics import evaluate_detections
+from project.evaluation.coco_results import by_image
 
 
 def resampled_precision(
@@ -30,7 +30,7 @@ def resampled_precision(
         In percent, shape (draws, submissions); NaN where a draw has no annotations.
     """
     images = coco_json["images"]
-    annotations, *results = (_by_image(items) for items in (coco_json["annotations"], *submissions))
+    annotations, *results = (by_image(items) for items in (coco_json["annotations"], *submissions))
     rows = []
     for seed in samples:
         drawn = np.random.default_rng(seed).integers(0, len(images), len(images))
@@ -55,13 +55,6 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of a statistic's values over draws; NaN is left out."""
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _by_image(items: Sequence[Mapping]) -> dict[object, list[Mapping]]:
-    grouped = defaultdict(list)
-    for item in items:
-        grouped[item["image_id"]].append(item)
-    return grouped
 
 
 def _of_draws(items: Mapping, originals: Sequence[Mapping]) -> list[dict]:

@@ -1,7 +1,8 @@
 """Detections in COCO's result format, which is also that of a submission file."""
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from pycocotools import mask as coco_mask
 
@@ -31,6 +32,14 @@ def to_coco_results(detections: Detections, image_id: int | str) -> list[dict]:
         for result, rle in zip(results, rles, strict=True):
             result["segmentation"] = rle
     return results
+
+
+def by_image(items: Iterable[Mapping]) -> dict[object, list[Mapping]]:
+    """Image id -> those of COCO results or annotations that are of it; none for any other id."""
+    grouped: dict[object, list[Mapping]] = defaultdict(list)
+    for item in items:
+        grouped[item["image_id"]].append(item)
+    return grouped
 
 
 def share_of_empty_masks(detections: Sequence[Mapping], number: int = 100) -> float:

@@ -91,7 +91,7 @@ def compare(
     return agreement
 
 
-def share_found(
+def share_kept(
     expected: Callable[[np.ndarray], Detections],
     found: Callable[[np.ndarray], Detections],
     pictures: Iterable[np.ndarray],

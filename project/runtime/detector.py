@@ -66,6 +66,7 @@ class OnnxDetector:
         if not 0 <= score_threshold <= 1:
             raise UserError(f"a score threshold of {score_threshold}: choose one from 0 to 1")
         self.score_threshold = score_threshold
+        self._class_names = self.categories.to_mapping()
         names = {output.name for output in self._session.get_outputs()}
         self._outputs = [name for name in OUTPUTS if name in names]
 
@@ -83,7 +84,6 @@ class OnnxDetector:
         values = self._session.run(self._outputs, feed)
         outputs = dict(zip(self._outputs, values, strict=True))
         boxes, scores, category_ids = (outputs[name] for name in OUTPUTS[:3])
-        names = self.categories.to_mapping()
         masks = None
         if MASK_PROBABILITIES in outputs:
             masks = LazyMasks(outputs[MASK_PROBABILITIES], boxes, image.shape[:2])
@@ -91,7 +91,7 @@ class OnnxDetector:
             boxes,
             scores,
             category_ids,
-            tuple(names[category_id] for category_id in category_ids.tolist()),
+            tuple(self._class_names[category_id] for category_id in category_ids.tolist()),
             masks,
             image.shape[:2],
         )

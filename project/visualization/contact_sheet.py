@@ -1,6 +1,5 @@
 """Contact sheets: predictions beside their ground truth, and pictures as training sees them."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from detectron2.structures import BitMasks, PolygonMasks
 from project.data.reading import read_image
 from project.data.segmentation import decode_segmentation
 from project.errors import UserError
+from project.evaluation.coco_results import by_image
 from project.visualization.instances import add_title, draw_instances
 
 
@@ -60,8 +60,8 @@ def prediction_sheet(
     number = min(num_images, len(images))
     chosen = [images[index * len(images) // number] for index in range(number)]
     names = {category["id"]: category["name"] for category in coco_json.get("categories", [])}
-    predicted = _by_image(item for item in detections if item["score"] >= min_score)
-    annotated = _by_image(coco_json.get("annotations", []))
+    predicted = by_image(item for item in detections if item["score"] >= min_score)
+    annotated = by_image(coco_json.get("annotations", []))
     pictures = []
     for record in chosen:
         image = read_image(Path(image_root) / record["file_name"])
@@ -146,13 +146,6 @@ def _write(sheet: np.ndarray, output: str | Path) -> None:
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(output), np.ascontiguousarray(sheet[..., ::-1])):
         raise UserError(f"{output} could not be written")
-
-
-def _by_image(items) -> Mapping[int, list[Mapping]]:
-    grouped = defaultdict(list)
-    for item in items:
-        grouped[item["image_id"]].append(item)
-    return grouped
 
 
 def _draw(

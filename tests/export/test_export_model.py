@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 
 from project.data.categories import Categories
 from project.errors import UserError
-from project.export import checking
+from project.export import checking, graph
 from project.export.checking import Agreement, Limits, compare
 from project.export.graph import score_threshold_of
 from project.export.onnx_file import export_onnx
@@ -63,21 +63,14 @@ def test_the_program_says_what_it_checked(seeded_checkpoint, tmp_path, capsys):
 def test_a_file_that_finds_other_objects_is_an_error(
     seeded_checkpoint, generated_root, tmp_path, capsys, monkeypatch
 ):
-    larger = lambda image, *sizes: output_size(image, *sizes) + 32  # noqa: E731
-    output_size = export_model_graph().output_size
-    monkeypatch.setattr(export_model_graph(), "output_size", larger)
+    output_size = graph.output_size
+    monkeypatch.setattr(graph, "output_size", lambda *arguments: output_size(*arguments) + 32)
     picture = str(min((generated_root / "test_images").iterdir()))
     arguments = ["--weights", str(seeded_checkpoint), "--output", str(tmp_path / "model.onnx")]
     with pytest.raises(SystemExit, match="2"):
         export_model.main([*arguments, "--check-on", picture])
     assert "it is not written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def export_model_graph():
-    from project.export import graph
-
-    return graph
 
 
 @pytest.mark.slow
@@ -177,10 +170,11 @@ def test_export_leaves_the_model_as_it_was(seeded_checkpoint, tmp_path):
     assert len(predictor(picture)) == len(before) > 0
 
 
-def test_an_operation_that_onnx_lacks_is_one_line(seeded_checkpoint, tmp_path, monkeypatch):
+def test_an_operation_that_onnx_lacks_is_one_line(seeded_checkpoint, tmp_path):
     predictor = Predictor(seeded_checkpoint, opts=["MODEL.DEVICE", "cpu"])
-    inverse = lambda features: {k: torch.linalg.pinv(v) for k, v in features.items()}  # noqa: E731
-    predictor.model.backbone.register_forward_hook(lambda module, inputs, result: inverse(result))
+    predictor.model.backbone.register_forward_hook(
+        lambda module, inputs, features: {k: torch.linalg.pinv(v) for k, v in features.items()}
+    )
     with pytest.raises(
         UserError, match="tf_efficientnet_lite0 cannot be exported to ONNX"
     ) as error:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from project.data.reading import read_image
-from project.export.checking import share_found
+from project.export.checking import share_kept
 from project.export.quantization import quantize
 from project.runtime import load
 from scripts import export_model
@@ -75,7 +75,7 @@ def test_the_share_counts_objects_of_the_same_class_and_place():
     picture = np.zeros((1, 1, 3), dtype=np.uint8)
 
     def share(found, score=0.4):
-        return share_found(lambda _: whole, lambda _: found, [picture], score)
+        return share_kept(lambda _: whole, lambda _: found, [picture], score)
 
     assert share(whole) == (1.0, 3)
     assert share(whole[1:]) == (pytest.approx(2 / 3), 3)
