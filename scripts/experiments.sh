@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Train every row of scripts/experiments.txt on a part of a data set, evaluate it on the rest, and print
-# the table. A run that is finished is not run again; one that was interrupted goes on.
+# Train and evaluate every row of scripts/experiments.txt, and print the table. A run that is finished is
+# not run again; one that was interrupted goes on.
 #
 #   bash scripts/experiments.sh DATA OUTPUT [ROW ...] [-- KEY VALUE ...]
 #
-# DATA has the layout of docs/data.md. A quarter of its training pictures is set aside to evaluate on, if
-# that has not been done (scripts/split_dataset.py). KEY VALUE pairs go into every run that begins; one that
-# goes on keeps its own.
+# DATA has the layout of docs/data.md. Rows are judged on a quarter of its training pictures that is set
+# aside (scripts/split_dataset.py), or on its test pictures; experiments.txt says which. KEY VALUE pairs go
+# into every run that begins; one that goes on keeps its own.
 set -euo pipefail
 
 die() { echo "error: $*" >&2; exit 2; }
@@ -25,11 +25,23 @@ for name in "${names[@]}"; do
   grep -q "^$name " "$rows_file" || die "there is no row $name in $rows_file"
 done
 
-[ -f "$data/pascal_val.json" ] || "$python" "$root/scripts/split_dataset.py" "$data" --share 0.25
+# What to train and to evaluate on, for the column "pictures"; the files are made if they are not there.
+choose_sets() {
+  case "$1" in
+    split)
+      sets=(DATASETS.TRAIN '("tiny_voc_train_split",)' DATASETS.TEST '("tiny_voc_val",)')
+      [ -f "$data/pascal_val.json" ] || "$python" "$root/scripts/split_dataset.py" "$data" --share 0.25 ;;
+    all) sets=(DATASETS.TRAIN '("tiny_voc_train",)') ;;
+    *)
+      sets=(DATASETS.TRAIN '("custom_train",)' DATASETS.TRAIN_IMAGES train_images
+        DATASETS.TRAIN_JSON "pascal_train_$1.json")
+      [ -f "$data/pascal_train_$1.json" ] || "$python" "$root/scripts/subset_dataset.py" "$data" "$1" ;;
+  esac
+}
 
 is_finished() { [ -f "$1/evaluation.json" ] && grep -q '"exit": "finished"' "$1/run.json"; }
 
-while read -r name seeds recipe pairs; do
+while read -r name seeds pictures recipe pairs; do
   [[ -n "$name" && "$name" != \#* ]] || continue
   if [ ${#names[@]} -gt 0 ] && [[ " ${names[*]} " != *" $name "* ]]; then continue; fi
   for seed in ${seeds//,/ }; do
@@ -39,11 +51,11 @@ while read -r name seeds recipe pairs; do
     if [ -f "$run/last_checkpoint" ]; then
       arguments=(--resume OUTPUT_DIR "$run")
     else
+      choose_sets "$pictures"
       read -ra of_row <<< "$pairs"
       arguments=(--overwrite --config-file "$root/configs/small_data/$recipe"
         DATASETS.ROOT "$data" OUTPUT_DIR "$run" SEED "$seed"
-        DATASETS.TRAIN '("tiny_voc_train_split",)' DATASETS.TEST '("tiny_voc_val",)'
-        "${of_row[@]}" "$@")
+        "${sets[@]}" "${of_row[@]}" "$@")
     fi
     "$python" "$root/train_net.py" "${arguments[@]}" < /dev/null
   done

@@ -15,9 +15,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from project.data.checking.dataset import look_alikes
-from project.data.checking.report import in_one_line, statistics
-from project.data.coco_json import inspect_dataset
+from project.data.checking.report import statistics
 from project.data.layout import SPLIT_SETS, tiny_voc_files
+from project.data.parts import classes_of_images, part_of, training_set
 from project.data.splitting import stratified_split
 from project.errors import UserError, reports_user_errors
 from project.files import check_output_file, write_json
@@ -40,38 +40,21 @@ def main(argv: list[str] | None = None) -> None:
     if not 0 < args.share < 1:
         raise UserError(f"--share {args.share}: choose a number between 0 and 1")
     files = tiny_voc_files(Path(args.root))
-    whole, outputs = files["tiny_voc_train"], [files[name] for name in SPLIT_SETS]
-    if not whole.json_file.is_file() or not whole.image_root.is_dir():
-        raise UserError(f"{args.root} has no {whole.json_file.name} with {whole.image_root.name}/")
+    outputs = [files[name] for name in SPLIT_SETS]
     for output in outputs:
         check_output_file(output.json_file, args.overwrite)
-    inspection = inspect_dataset(whole.json_file, whole.image_root, progress=True)
-    if inspection.errors:
-        raise UserError(
-            f"{whole.json_file}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py"
-            " says more"
-        )
-    content = inspection.content
+    whole, content = training_set(Path(args.root))
     ids = {whole.image_root / image["file_name"]: image["id"] for image in content["images"]}
     if len(ids) < 2:
         raise UserError(f"{whole.json_file}: {len(ids)} image(s) cannot be split")
     same, similar = look_alikes(ids, progress=True)
     together = [(group[0], other) for group in same for other in group[1:]] + similar
-    classes: dict[object, set] = {image["id"]: set() for image in content["images"]}
-    for annotation in content.get("annotations", []):
-        classes[annotation["image_id"]].add(annotation["category_id"])
     pairs = [(ids[first], ids[second]) for first, second in together]
-    chosen = stratified_split(classes, args.share, args.seed, pairs)
+    chosen = stratified_split(classes_of_images(content), args.share, args.seed, pairs)
 
     counts: dict[str, list] = defaultdict(list)
-    for output, is_val in zip(outputs, (False, True), strict=True):
-        part = {
-            **content,
-            "images": [x for x in content["images"] if (x["id"] in chosen) is is_val],
-            "annotations": [
-                x for x in content.get("annotations", []) if (x["image_id"] in chosen) is is_val
-            ],
-        }
+    for output, image_ids in zip(outputs, (set(ids.values()) - chosen, chosen), strict=True):
+        part = part_of(content, image_ids)
         write_json(part, output.json_file)
         numbers = statistics(part)
         print(f"{output.json_file}: {numbers['images']} images, {numbers['objects']} objects")

@@ -22,7 +22,8 @@ def experiments(*arguments: str) -> subprocess.CompletedProcess:
 def write_run(folder: Path, mask_ap: float, images_per_second: float | None = 8.0) -> None:
     folder.mkdir(parents=True)
     scores = {"AP": mask_ap, "AP50": 2 * mask_ap}
-    (folder / "evaluation.json").write_text(json.dumps({"bbox": scores, "segm": scores}))
+    evaluation = {"dataset": "tiny_voc_val", "bbox": scores, "segm": scores}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
     record = {"end_iteration": 1200, "images_per_second": images_per_second, "exit": "finished"}
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "config.yaml").write_text("SOLVER:\n  IMS_PER_BATCH: 4\n")
@@ -34,8 +35,8 @@ def test_the_table_has_means_and_deviations_over_seeds(tmp_path, capsys):
     write_run(tmp_path / "two/seed_2", 13.0, images_per_second=4.0)
     print_experiments.main([str(tmp_path)])
     rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines()]
-    assert rows[2] == ["one", "1", "10.00", "20.00", "10.00", "20.00", "10.0"]
-    assert rows[3][:3] == ["two", "1, 2", "11.50 ± 2.12"]
+    assert rows[2] == ["one", "tiny_voc_val", "1", "10.00", "20.00", "10.00", "20.00", "10.0"]
+    assert rows[3][2:4] == ["1, 2", "11.50 ± 2.12"]
     assert rows[3][-1] == "20.0"
     # One that went on with its evaluation only does not know its speed.
     write_run(tmp_path / "two/seed_3", 10.0, images_per_second=None)
@@ -43,6 +44,35 @@ def test_the_table_has_means_and_deviations_over_seeds(tmp_path, capsys):
     print_experiments.main([str(tmp_path)])
     rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines()]
     assert [row[-1] for row in rows[2:]] == ["10.0", "", "20.0"]
+
+
+def test_learning_curves_are_drawn_through_rows_with_numbers(tmp_path, capsys):
+    output = tmp_path / "runs"
+    for name in ("ours_30", "ours_120", "stock_30", "stock_120", "recipe"):
+        write_run(output / name / "seed_1", 10.0)
+    write_run(output / "ours_30/seed_2", 12.0)
+    plot = tmp_path / "curves.svg"
+    print_experiments.main([str(output), "--learning-curves", str(plot)])
+    picture = plot.read_text()
+    # matplotlib writes each text, which it draws as paths, in a comment too.
+    texts = set(re.findall(r"<!-- (.+?) -->", picture))
+    assert texts >= {"ours", "stock", "30", "120", "training pictures", "mask AP"}
+    assert not texts & {"recipe", "60"}
+    with pytest.raises(SystemExit, match="2"):
+        print_experiments.main([str(output), "--learning-curves", str(plot)])
+    assert "is there already" in capsys.readouterr().err
+    assert plot.read_text() == picture
+
+
+@pytest.mark.parametrize(
+    ("plot", "message"), [("a.svg", "no two finished rows"), ("a.gif", "ends in .svg or .png")]
+)
+def test_learning_curves_that_cannot_be_drawn_are_refused(tmp_path, capsys, plot, message):
+    write_run(tmp_path / "recipe/seed_1", 10.0)
+    with pytest.raises(SystemExit, match="2"):
+        print_experiments.main([str(tmp_path), "--learning-curves", str(tmp_path / plot)])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / plot).exists()
 
 
 def test_a_folder_without_runs_is_refused(tmp_path, capsys):

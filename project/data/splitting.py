@@ -1,4 +1,4 @@
-"""Split a data set for validation: every class in both parts, no picture on both sides."""
+"""Which images go into a part of a data set, so that each class has its share there."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -52,6 +52,32 @@ def stratified_split(
             for label, count in left.pop(number).items():
                 lacks[side][label] -= count
     return chosen
+
+
+def stratified_order(classes: Mapping[Hashable, Iterable[Hashable]], seed: int) -> list[Hashable]:
+    """Images in an order of which every beginning has each class in its share, nearly.
+
+    Next is always the image whose classes the images before it lack most, in all.
+
+    Args:
+        classes: image -> the classes that it shows.
+        seed: decides between images of equal classes.
+    """
+    images = list(classes)
+    labels = sorted({label for image in images for label in classes[image]}, key=str)
+    shows = np.array([[label in set(classes[image]) for label in labels] for image in images])
+    shows = shows.reshape(len(images), len(labels)).astype(float)
+    shares = shows.mean(axis=0)
+    left = np.random.default_rng(seed).permutation(len(images))
+    order: list[int] = []
+    counts = np.zeros(len(labels))
+    while len(left):
+        lacks = (len(order) + 1) * shares - counts
+        best = int(np.argmax(shows[left] @ lacks))
+        order.append(left[best])
+        counts += shows[left[best]]
+        left = np.delete(left, best)
+    return [images[index] for index in order]
 
 
 def _groups(images: list, together: Sequence[tuple]) -> list[list]:

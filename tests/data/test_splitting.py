@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from project.data.splitting import stratified_split
-from scripts import split_dataset
+from project.data.splitting import stratified_order, stratified_split
+from scripts import split_dataset, subset_dataset
 
 IMAGES = st.dictionaries(
     st.integers(0, 500), st.sets(st.integers(0, 9), max_size=3), min_size=2, max_size=120
@@ -69,3 +69,45 @@ def test_the_program_splits_the_generated_set(generated_root, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         split_dataset.main([str(root)])
     assert ended.value.code == 2 and "--overwrite" in capsys.readouterr().err
+
+
+@given(IMAGES, st.integers(0, 5))
+def test_an_order_has_every_image_once_and_the_seed_decides(classes, seed):
+    order = stratified_order(classes, seed)
+    assert sorted(order) == sorted(classes)
+    assert order == stratified_order(classes, seed)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 5))
+def test_each_class_has_its_share_of_every_beginning(sizes, seed):
+    classes = {(k, i): {k} for k, size in enumerate(sizes) for i in range(size)}
+    order = stratified_order(classes, seed)
+    for end in range(1, len(order) + 1):
+        for k, size in enumerate(sizes):
+            number = sum(image[0] == k for image in order[:end])
+            assert abs(number - end * size / len(order)) <= len(sizes) / 2
+
+
+def test_subsets_are_nested_and_have_the_annotations_of_their_images(
+    generated_root, tmp_path, capsys
+):
+    root = tmp_path / "root"
+    shutil.copytree(generated_root, root)
+    subset_dataset.main([str(root), "6", "3"])
+    whole, six, three = (
+        json.loads((root / name).read_text())
+        for name in ("pascal_train.json", "pascal_train_6.json", "pascal_train_3.json")
+    )
+    ids = [{image["id"] for image in part["images"]} for part in (three, six, whole)]
+    assert [len(part) for part in ids[:2]] == [3, 6]
+    assert ids[0] < ids[1] < ids[2]
+    for part in (three, six):
+        assert part["categories"] == whole["categories"]
+        images = {image["id"] for image in part["images"]}
+        assert part["annotations"] == [a for a in whole["annotations"] if a["image_id"] in images]
+    capsys.readouterr()
+    for sizes, message in ((["3"], "is there already"), (["4", "999"], "999 pictures: ")):
+        with pytest.raises(SystemExit, match="2"):
+            subset_dataset.main([str(root), *sizes])
+        assert message in capsys.readouterr().err
+    assert not (root / "pascal_train_4.json").exists()
