@@ -116,8 +116,9 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.MODEL.EMA = CfgNode()
     cfg.MODEL.EMA.ENABLED = False
     cfg.MODEL.EMA.DECAY = 0.999
-    # float16 (with a gradient scaler) or bfloat16, with SOLVER.AMP.ENABLED; on GPUs and CPUs.
-    cfg.SOLVER.AMP.DTYPE = "float16"
+    # With SOLVER.AMP.ENABLED: bfloat16, float16 (with a gradient scaler), float32, or "auto":
+    # bfloat16 where the machine computes with it, else float16 on a GPU and float32 on a CPU.
+    cfg.SOLVER.AMP.DTYPE = "auto"
     # best.pth is the model with the largest value of this metric on the first test set; training
     # stops after so many evaluations without a better one (0: never).
     cfg.TEST.BEST_METRIC = "segm/AP"

@@ -29,11 +29,19 @@ class RunRecordHook(HookBase):
         config: the resolved config, as YAML text.
         batch_size: pictures in an iteration, of all processes.
         device: "cuda" or "cpu".
+        dtype: of training; "auto" depends on the machine.
         versions: of the packages that a run's numbers depend on.
     """
 
     def __init__(
-        self, output_dir: str, *, config: str, batch_size: int, device: str, versions: dict
+        self,
+        output_dir: str,
+        *,
+        config: str,
+        batch_size: int,
+        device: str,
+        dtype: torch.dtype,
+        versions: dict,
     ):
         self._path = Path(output_dir) / RUN_RECORD
         self._batch_size = batch_size
@@ -45,6 +53,7 @@ class RunRecordHook(HookBase):
             "git_commit": _git_commit(),
             "versions": {**versions, "python": sys.version.split()[0]},
             "devices": _device_names(device),
+            "dtype": str(dtype).removeprefix("torch."),
             "processes": comm.get_world_size(),
         }
 

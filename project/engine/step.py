@@ -25,7 +25,7 @@ class TrainStep(SimpleTrainer):
         model: returns a dictionary of losses for a batch.
         optimizer: of the model's parameters.
         seed: of RoI and anchor sampling, dropout and the like.
-        amp_dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision, None for float32.
+        dtype: of convolutions and linear layers; other than float32 it is mixed precision.
         accumulate: take the batch in so many parts, one after the other.
         detect_anomaly: stop at the operation whose gradient is NaN.
 
@@ -39,18 +39,18 @@ class TrainStep(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         *,
         seed: int,
-        amp_dtype: torch.dtype | None = None,
+        dtype: torch.dtype = torch.float32,
         accumulate: int = 1,
         detect_anomaly: bool = False,
     ):
         super().__init__(model, [], optimizer)
         self.seed = seed
-        self.amp_dtype = amp_dtype
+        self.dtype = dtype
         self.accumulate = accumulate
         self.detect_anomaly = detect_anomaly
         self.device_type = next(model.parameters()).device.type
         # bfloat16 has the range of float32.
-        self.grad_scaler = GradScaler(self.device_type, enabled=amp_dtype == torch.float16)
+        self.grad_scaler = GradScaler(self.device_type, enabled=dtype == torch.float16)
         self.batches: Iterator[list[dict]] = iter(())
 
     def run_step(self) -> None:
@@ -102,8 +102,8 @@ class TrainStep(SimpleTrainer):
         keys = [
             (self.seed, _SAMPLING, self.iter, _number_of(record["image_id"])) for record in part
         ]
-        mixed = self.amp_dtype is not None
-        with sampling_seeded(keys), autocast(self.device_type, self.amp_dtype, enabled=mixed):
+        mixed = self.dtype != torch.float32
+        with sampling_seeded(keys), autocast(self.device_type, self.dtype, enabled=mixed):
             return self.model(part)
 
     def _require_finite(self, losses: dict[str, torch.Tensor], batch: list[dict]) -> None:
@@ -163,7 +163,8 @@ class TrainStep(SimpleTrainer):
         """As :meth:`state_dict` left it, but for the optimizer's settings: those stay."""
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({**state_dict["optimizer"], "param_groups": groups})
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        if state_dict["grad_scaler"]:  # empty where there was nothing to scale, on another machine
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
 
 

@@ -5,7 +5,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
@@ -38,10 +37,11 @@ from project.engine.hooks import (
 from project.engine.progress import ProgressPrinter
 from project.engine.run_record import RunRecordHook
 from project.engine.step import TrainStep
-from project.errors import UserError, require_choice
+from project.errors import UserError
 from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollector
 from project.files import write_json
 from project.meta_arch.test_time_augmentation import as_tested
+from project.precision import training_dtype
 from project.schedule import in_iterations
 from project.seeding import seed_generators
 from project.versions import versions
@@ -85,7 +85,7 @@ class Trainer(DefaultTrainer):
             ),
             optimizer,
             seed=seed,
-            amp_dtype=amp_dtype(cfg),
+            dtype=training_dtype(cfg),
             accumulate=cfg.SOLVER.ACCUMULATE,
             detect_anomaly=cfg.SOLVER.DETECT_ANOMALY,
         )
@@ -157,6 +157,7 @@ class Trainer(DefaultTrainer):
             config=cfg.dump(),
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             device=cfg.MODEL.DEVICE,
+            dtype=self._trainer.dtype,
             versions=versions(),
         )
         return [*ret, hints, record, SignalHook()]
@@ -371,15 +372,6 @@ class Trainer(DefaultTrainer):
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model in a ``DistributedDataParallel``, or itself."""
     return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The dtype of mixed precision, None without."""
-    require_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, list(AMP_DTYPES))
-    return AMP_DTYPES[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def categories_of(dataset_name: str) -> Categories:

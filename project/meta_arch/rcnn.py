@@ -10,9 +10,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances, ROIMasks
 
 from project.errors import require_choice
+from project.precision import DTYPES, resolve_dtype
 from project.structures.pasted_masks import PastedMasks
-
-INFERENCE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @META_ARCH_REGISTRY.register()
@@ -36,7 +35,7 @@ class ExtendedRCNN(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        require_choice("MODEL.INFERENCE_DTYPE", cfg.MODEL.INFERENCE_DTYPE, INFERENCE_DTYPES)
+        require_choice("MODEL.INFERENCE_DTYPE", cfg.MODEL.INFERENCE_DTYPE, DTYPES)
         return {
             **super().from_config(cfg),
             "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
@@ -58,7 +57,7 @@ class ExtendedRCNN(GeneralizedRCNN):
         do_postprocess: bool = True,
     ) -> list:
         """See ``GeneralizedRCNN.inference``."""
-        dtype = _resolve(self.inference_dtype, self.device)
+        dtype = resolve_dtype(self.inference_dtype, self.device, otherwise=torch.float32)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
         if not do_postprocess:
@@ -69,21 +68,6 @@ class ExtendedRCNN(GeneralizedRCNN):
             size = record.get("height", height), record.get("width", width)
             processed.append({"instances": postprocess(instances, *size)})
         return processed
-
-
-def _resolve(name: str, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return getattr(torch, name)
-    return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` has instructions for bfloat16, which others imitate slowly."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Older versions of torch lack some of these.
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, x, bool)() for x in names)
 
 
 def postprocess(instances: Instances, height: int, width: int) -> Instances:

@@ -34,6 +34,7 @@ def run_facts(run: EvaluatedRun) -> dict[str, str]:
             "started": record.get("start", ""),
             "ended": f"{record.get('end', '')}, {record.get('exit', '')}",
             "devices": f"{', '.join(record['devices'])}; {record['processes']} process(es)",
+            "dtype": record.get("dtype", "not recorded"),
             "speed": f"{record.get('images_per_second') or '?'} pictures a second",
             "memory": f"{record.get('peak_memory_mib', '?')} MiB at most",
             "versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),

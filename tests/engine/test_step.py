@@ -75,11 +75,18 @@ def test_steps_that_float16_skips_are_no_error():
     def loss(weight, ids):  # with the scaler's first scales, gradients overflow float32
         return weight.sum() * 1e36
 
-    step = step_of(loss, 7, rate=1e-36, amp_dtype=torch.float16)
+    step = step_of(loss, 7, rate=1e-36, dtype=torch.float16)
     assert torch.equal(step.model.weight, torch.tensor([2.0, 1.0]))
-    step = step_of(loss, 12, rate=1e-36, amp_dtype=torch.float16)
+    step = step_of(loss, 12, rate=1e-36, dtype=torch.float16)
     assert (step.model.weight < torch.tensor([2.0, 1.0])).all()
     assert step.model.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float16, torch.float32), (torch.float32, torch.float16)])
+def test_a_run_goes_on_in_another_dtype(dtypes):
+    before, after = (step_of(squares, dtype=dtype) for dtype in dtypes)
+    after.load_state_dict(before.state_dict())  # the machine may have changed
+    assert after.grad_scaler.is_enabled() == (after.dtype == torch.float16)
 
 
 def test_out_of_memory_is_one_line_with_sizes_and_keys():

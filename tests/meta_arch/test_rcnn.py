@@ -76,7 +76,7 @@ def test_half_precision_finds_nearly_the_same(model_and_pictures):
 def test_auto_is_what_the_machine_computes_with(model_and_pictures, monkeypatch, has_it, expected):
     model, pictures = model_and_pictures
     results = []
-    monkeypatch.setattr("project.meta_arch.rcnn.computes_in_bfloat16", lambda device: has_it)
+    monkeypatch.setattr("project.precision.computes_in_bfloat16", lambda device: has_it)
     for dtype in ("auto", expected):
         model.inference_dtype = dtype
         with torch.no_grad():
