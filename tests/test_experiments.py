@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from project.config import load_config
+from project.recipes import RECIPES
 from scripts import print_experiments
 from tests.helpers import REPOSITORY
 
@@ -79,6 +81,16 @@ def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         print_experiments.main([str(tmp_path)])
     assert "has no finished run" in capsys.readouterr().err
+
+
+def test_every_row_is_a_config():
+    lines = (REPOSITORY / "scripts/experiments.txt").read_text().splitlines()
+    rows = [line.split() for line in lines if line and not line.startswith("#")]
+    names = [name for name, *_ in rows]
+    assert len(rows) > 10 and len(set(names)) == len(rows)
+    for _, seeds, pictures, recipe, *pairs in rows:
+        assert re.fullmatch(r"\d+(,\d+)*", seeds) and re.fullmatch(r"split|all|\d+", pictures)
+        load_config(str(RECIPES / "small_data" / recipe), pairs)
 
 
 def test_an_unknown_row_is_refused_before_anything_is_written(tmp_path):
