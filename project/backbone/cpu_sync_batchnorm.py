@@ -34,11 +34,15 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 unbiased = variance * (total / (total - 1).clamp(min=1))
-                self.running_mean.lerp_(mean.to(x.dtype), self.momentum)
-                self.running_var.lerp_(unbiased.to(x.dtype), self.momentum)
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         scale = (variance + self.eps).rsqrt()
-        x = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
-        return x * self.weight.view(shape) + self.bias.view(shape) if self.affine else x
+        # As in torch's own, half precision is that of the result only.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        y = (x.to(dtype) - mean.to(dtype).view(shape)) * scale.to(dtype).view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(x.dtype)
 
 
 class CPUSyncBatchNormAct(CPUSyncBatchNorm):

@@ -52,11 +52,11 @@ def _build_fpn(cfg: CfgNode, timm_name: str) -> FPN:
 def _in_features(cfg: CfgNode) -> list[str]:
     """The body's features that the FPN takes: all, or ``MODEL.FPN.IN_FEATURES``."""
     chosen = list(cfg.MODEL.FPN.IN_FEATURES or FEATURE_NAMES)
-    first = FEATURE_NAMES.index(chosen[0]) if chosen[0] in FEATURE_NAMES else 0
-    if tuple(chosen) != FEATURE_NAMES[first : first + len(chosen)]:
+    # Without the last one, the end of the body would compute, and learn, nothing.
+    if tuple(chosen) != FEATURE_NAMES[-len(chosen) :]:
         raise UserError(
-            f"MODEL.FPN.IN_FEATURES is {chosen}; choose neighbours of {', '.join(FEATURE_NAMES)},"
-            " in this order"
+            f"MODEL.FPN.IN_FEATURES is {chosen}; choose the last ones of"
+            f" {', '.join(FEATURE_NAMES)}, in this order"
         )
     return chosen
 

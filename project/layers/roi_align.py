@@ -16,8 +16,8 @@ class FastROIAlign(ROIAlign):
     x, where samples that share a cell are taken together. The result lies in memory with its
     channels last.
 
-    It is Detectron2's on other devices, in tracing, in float64, with ``sampling_ratio`` above 1 and
-    without ``aligned``.
+    On other devices, in tracing, in float64, with ``sampling_ratio`` above 1 and without
+    ``aligned`` it is Detectron2's, but for boxes that half precision does not round.
     """
 
     def forward(self, input: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
@@ -31,6 +31,9 @@ class FastROIAlign(ROIAlign):
         """
         is_slow = self.sampling_ratio > 1 or not self.aligned or input.dtype == torch.float64
         if is_slow or input.device.type != "cpu" or torch.jit.is_tracing():
+            if input.dtype in (torch.bfloat16, torch.float16):
+                # Detectron2 rounds the boxes to the features' dtype: by pixels, in half precision.
+                return super().forward(input.float(), rois.float()).to(input.dtype)
             return super().forward(input, rois)
         channels, height, width = input.shape[1:]
         # A view where the features have their channels last.

@@ -193,7 +193,9 @@ def test_the_fpn_takes_the_features_that_the_config_names():
         assert backbone.output_shape()[name].stride * feature.shape[-1] in (96, 128), name
 
 
-@pytest.mark.parametrize("features", [["res3", "res5"], ["res5", "res4"], ["p3"], ["res5", "res6"]])
+@pytest.mark.parametrize(
+    "features", [["res3", "res5"], ["res5", "res4"], ["p3"], ["res5", "res6"], ["res2", "res3"]]
+)
 def test_features_that_an_fpn_cannot_take_are_refused(features):
     cfg = timm_cfg("resnet18")
     cfg.MODEL.FPN.IN_FEATURES = features

@@ -54,9 +54,11 @@ def test_no_rois():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_summed_in_full(dtype):
+@pytest.mark.parametrize("sampling_ratio", [0, 2])  # with 2 it is torchvision's
+def test_half_precision_is_summed_in_full_and_rounds_no_boxes(dtype, sampling_ratio):
     features, rois = random_inputs(3)
-    pooler = FastROIAlign((7, 7), 0.25, 0, aligned=True)
+    rois[:, 1:] += 0.37  # no number that half precision has
+    pooler = FastROIAlign((7, 7), 0.25, sampling_ratio, aligned=True)
     half = features.to(dtype)
     assert torch.equal(pooler(half, rois), pooler(half.float(), rois).to(dtype))
 
