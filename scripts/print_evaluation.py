@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = [
             [label, *(results[key][column] for column in COLUMNS)]
             for key, label in (("bbox", "box"), ("segm", "mask"))
+            if key == "bbox" or key in results  # a model may have boxes only
         ]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no evaluation of this project: {error}") from error

@@ -41,6 +41,12 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--images {args.images}: choose 1 or more")
     run = load_run(args.run, args.dataset)
     other = load_run(args.compare, args.dataset) if args.compare else None
+    for each in filter(None, (run, other)):
+        if "segm" not in each.evaluation:
+            raise UserError(
+                f"{each.folder} is of a model without masks (MODEL.MASK_ON False), and the report"
+                " is about masks"
+            )
     output = args.output or args.run / "report.html"
     check_output_file(output, args.overwrite)
     page = render_report(run, other, max_pictures=args.images, progress=sys.stderr.isatty())

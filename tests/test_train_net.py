@@ -231,6 +231,8 @@ def truncate_the_json(root: Path) -> None:
         (None, ["MODEL.WEIGHTS", "nowhere.pth"], "no file 'nowhere.pth'"),
         (None, ["DATASETS.TRAIN", "('tiny_voc_test',)"], "has no annotations"),
         (None, ["DATASETS.TRAIN", "('voc',)"], "no data set 'voc'"),
+        (None, ["TEST.BEST_METRIC", "segm/mAP"], "choose one of bbox/AP, bbox/AP50"),
+        (None, ["MODEL.MASK_ON", "False"], "TEST.BEST_METRIC is 'segm/AP'"),
     ],
 )
 def test_a_mistake_is_one_line_before_training(

@@ -104,11 +104,12 @@ class BestModelHook(HookBase):
         done = self.trainer.iter + 1
         if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
             self._look()
+            self._stop_if_nothing_gets_better()
 
     def after_train(self) -> None:
         # The evaluation of the last iteration is done there, if training came so far.
         if self.trainer.iter >= self.trainer.max_iter:
-            self._look()
+            self._look()  # nothing is left to stop
 
     def _look(self) -> None:
         """Compare the evaluation that was just done."""
@@ -126,6 +127,8 @@ class BestModelHook(HookBase):
             self.trainer.checkpointer.save_best(value=value, metric=self._metric)
             logger.info(f"Best so far: {self._metric} {value:.3f}, saved as best.pth")
         self.trainer.save(checkpoint_name(self.trainer))
+
+    def _stop_if_nothing_gets_better(self) -> None:
         if self._patience and self._state["without"] >= self._patience:
             logger.info(
                 f"Stopping: no better {self._metric} in {self._state['without']} evaluations; the"

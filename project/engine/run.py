@@ -34,8 +34,9 @@ from project.data.mapper import build_mapper
 from project.engine.console import log_to_console, log_to_file
 from project.engine.dry_run import dry_run
 from project.engine.run_record import recorded_job, torchrun_job
-from project.engine.trainer import Trainer
+from project.engine.trainer import Trainer, iou_types
 from project.errors import UserError
+from project.evaluation.coco_metrics import SUMMARY
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
 from project.files import check_output_file
 from project.runtime import is_exported
@@ -107,6 +108,7 @@ def prepare(cfg: CfgNode, job: Job) -> None:
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)
     if not job.eval_only:
+        _require_best_metric(cfg, categories)
         replaced = _files_to_replace(cfg, job)
         if not job.dry_run:
             _claim_output_dir(cfg, replaced)
@@ -230,6 +232,17 @@ def _categories(cfg: CfgNode, job: Job) -> Categories:
             " category ids"
         )
     return categories
+
+
+def _require_best_metric(cfg: CfgNode, categories: Categories) -> None:
+    """``TEST.BEST_METRIC`` is among what evaluation finds, if there is an evaluation."""
+    keys = [*SUMMARY, *(f"AP-{name}" for name in categories.names)]
+    metrics = [f"{iou_type}/{key}" for iou_type in iou_types(cfg) for key in keys]
+    if cfg.DATASETS.TEST and cfg.TEST.BEST_METRIC not in metrics:
+        raise UserError(
+            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; choose one of {', '.join(metrics[:6])},"
+            " ... (bbox are boxes; segm are masks, where MODEL.MASK_ON is True)"
+        )
 
 
 def _first_names(names: Sequence[str], shown: int = 4) -> str:

@@ -92,9 +92,10 @@ def torchrun_job() -> str:
 
 
 def recorded_job(output_dir: str) -> str:
-    """The :func:`torchrun_job` that wrote a run's directory; "" if there was none."""
+    """The :func:`torchrun_job` whose run in a directory is not finished; "" if there is none."""
     try:
-        return json.loads((Path(output_dir) / RUN_RECORD).read_text())["job"]
+        record = json.loads((Path(output_dir) / RUN_RECORD).read_text())
+        return "" if record["exit"] == "finished" else record["job"]
     except (OSError, ValueError, KeyError):
         return ""
 

@@ -212,6 +212,7 @@ class Trainer(DefaultTrainer):
             categories_of(dataset_name),
             cfg.OUTPUT_DIR,
             result_file="evaluation.json" if is_first else f"evaluation_{dataset_name}.json",
+            iou_types=iou_types(cfg),
             iteration=iteration,
             storage=storage,
             panel_images=cfg.TEST.PANEL_IMAGES,
@@ -367,6 +368,11 @@ class Trainer(DefaultTrainer):
         self.scheduler.base_lrs = [group["initial_lr"] for group in groups]
         for group, rate in zip(groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = rate
+
+
+def iou_types(cfg: CfgNode) -> tuple[str, ...]:
+    """What is evaluated: boxes ("bbox") and, where the model has them, masks ("segm")."""
+    return ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

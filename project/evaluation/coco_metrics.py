@@ -11,6 +11,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from project.data.categories import Categories
+from project.errors import UserError
 
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -46,8 +47,12 @@ def evaluate_detections(
 
     Args:
         coco_json: content of the JSON, with "images" and "annotations".
-        detections: COCO results with the JSON's image and category ids.
+        detections: COCO results with the JSON's image and category ids. All of them count, also
+            where there are more than COCO's 100 of a class in a picture.
         iou_type: "bbox" or "segm".
+
+    Raises:
+        UserError: a detection is of a picture that the JSON does not have.
     """
     return evaluate(*load(coco_json, detections, iou_type, categories), iou_type, categories)
 
@@ -59,10 +64,18 @@ def load(
 
     Without detections the second is None.
     """
-    ground_truth = _index(_complete(coco_json, categories))
+    # COCO's evaluation takes ids for whole numbers.
+    numbers = {image["id"]: number for number, image in enumerate(coco_json["images"], start=1)}
+    ground_truth = _index(_complete(coco_json, categories, numbers))
     # With a box in it, the size of a detection would be that of its box also for masks.
     dropped = "bbox" if iou_type == "segm" else "segmentation"
-    results = [{k: v for k, v in item.items() if k != dropped} for item in detections]
+    results = [
+        {
+            **{key: value for key, value in item.items() if key != dropped},
+            "image_id": _number_of(item, numbers),
+        }
+        for item in detections
+    ]
     if not results:
         return ground_truth, None
     with contextlib.redirect_stdout(io.StringIO()):
@@ -84,6 +97,7 @@ def evaluate(
             # Its tasks, a picture and a class each, are too small for threads to pay.
             evaluation.rle_iou_max_workers = 1
             evaluation.params.catIds = list(categories.ids)
+            evaluation.params.maxDets = [1, 10, max(100, _most_of_a_class(results))]
             evaluation.run()
         # (T IoU thresholds, R recalls, K classes, A areas, M numbers of detections)
         precision = evaluation.eval["precision"]
@@ -106,14 +120,36 @@ def evaluate(
     return AveragePrecision(summary, per_class)
 
 
-def _complete(coco_json: Mapping, categories: Categories) -> dict:
+def _complete(coco_json: Mapping, categories: Categories, numbers: Mapping) -> dict:
     """A copy with what COCO's evaluation needs: iscrowd, ids from 1 (0 means unmatched there)."""
     annotations = [
-        {"iscrowd": 0, **annotation, "id": number}
+        {"iscrowd": 0, **annotation, "id": number, "image_id": _number_of(annotation, numbers)}
         for number, annotation in enumerate(coco_json["annotations"], start=1)
     ]
-    named = [{"id": i, "name": name} for i, name in categories.to_mapping().items()]
-    return {**coco_json, "annotations": annotations, "categories": named}
+    return {
+        **coco_json,
+        "images": [{**image, "id": numbers[image["id"]]} for image in coco_json["images"]],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for i, name in categories.to_mapping().items()],
+    }
+
+
+def _number_of(item: Mapping, numbers: Mapping) -> int:
+    """Of the picture that a detection or an annotation is of."""
+    try:
+        return numbers[item["image_id"]]
+    except KeyError:
+        what = "a detection" if "score" in item else "an annotation"
+        raise UserError(
+            f"{what} is of image_id {item['image_id']!r}, which is no image of the JSON that it is"
+            " compared with"
+        ) from None
+
+
+def _most_of_a_class(results: COCO) -> int:
+    """The largest number of detections of one class in one picture."""
+    found = Counter((x["image_id"], x["category_id"]) for x in results.dataset["annotations"])
+    return max(found.values())
 
 
 def _index(dataset: dict) -> COCO:

@@ -21,7 +21,6 @@ from project.files import write_json
 
 logger = logging.getLogger(__name__)
 
-IOU_TYPES = ("bbox", "segm")
 EMPTY_MASKS = "predictions/empty_masks"  # a scalar in the event storage
 PANEL_MIN_SCORE = 0.3  # after a short training, few detections are more certain
 
@@ -67,6 +66,7 @@ class COCOInstanceEvaluator(DetectionCollector):
 
     Args:
         iteration: iterations that the model has been trained for, None where it is not known.
+        iou_types: "bbox" for boxes, "segm" for masks.
         storage: in training, takes the share of :data:`EMPTY_MASKS` and, for TensorBoard, a picture
             of predictions beside ground truth.
         panel_images: so many pictures of the data set are on it; 0 for none.
@@ -79,6 +79,7 @@ class COCOInstanceEvaluator(DetectionCollector):
         output_dir: str,
         *,
         result_file: str = "evaluation.json",
+        iou_types: Sequence[str] = ("bbox", "segm"),
         iteration: int | None = None,
         storage: EventStorage | None = None,
         panel_images: int = 0,
@@ -86,12 +87,16 @@ class COCOInstanceEvaluator(DetectionCollector):
         super().__init__(dataset_name, categories)
         self.output_dir = Path(output_dir)
         self.result_file = result_file
+        self.iou_types = iou_types
         self.iteration = iteration
         self.storage = storage
         self.panel_images = panel_images
 
     def evaluate(self) -> OrderedDict | None:
-        """Returns {"bbox": {"AP": ..., "AP-<class>": ...}, "segm": ...}, in percent."""
+        """Returns {"bbox": {"AP": ..., "AP-<class>": ...}, "segm": ...}, in percent.
+
+        On the main process; None on the others.
+        """
         detections = super().evaluate()
         if detections is None:
             return None
@@ -112,7 +117,7 @@ class COCOInstanceEvaluator(DetectionCollector):
         )
         results = {
             iou_type: evaluate_detections(coco_json, detections, iou_type, self.categories)
-            for iou_type in IOU_TYPES
+            for iou_type in self.iou_types
         }
         write_json(
             {
@@ -125,7 +130,7 @@ class COCOInstanceEvaluator(DetectionCollector):
         )
         title = f"{self.dataset_name}: {len(detections)} detections"
         logger.info(f"{title}\n{format_table(results)}")
-        if self.storage is not None and detections:
+        if self.storage is not None and detections and "segm" in self.iou_types:
             share = share_of_empty_masks(detections)
             self.storage.put_scalar(EMPTY_MASKS, share, smoothing_hint=False)
         if self.storage is not None:

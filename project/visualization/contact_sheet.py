@@ -152,7 +152,12 @@ def _draw(
     image: np.ndarray, items: Sequence[Mapping], names: Mapping[int, str], scale: float
 ) -> np.ndarray:
     height, width = image.shape[:2]
-    masks = [decode_segmentation(item["segmentation"], height, width) for item in items]
+    masks = [  # a model may have boxes only
+        decode_segmentation(item["segmentation"], height, width)
+        if "segmentation" in item
+        else np.zeros((height, width), dtype=bool)
+        for item in items
+    ]
     boxes = np.array([item["bbox"] for item in items], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     labels = [

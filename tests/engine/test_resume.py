@@ -233,6 +233,28 @@ def test_the_best_model_is_kept_and_training_stops_when_nothing_gets_better(
     assert read_checkpoint(str(tmp_path / "run/best.pth"))["value"] == 3.0
 
 
+def test_patience_that_ends_with_the_last_iteration_stops_nothing(
+    generated_root, tmp_path, monkeypatch
+):
+    opts = ("TEST.EVAL_PERIOD", "1", "TEST.EARLY_STOP_PATIENCE", "1", "SOLVER.MAX_ITER", "2")
+    opts += ("DATASETS.TEST", "('tiny_voc_test_annotated',)")
+    ConstantEvaluator.values = [3.0, 2.0]
+    monkeypatch.setattr(Trainer, "test", ConstantEvaluator.test)
+    train(config(generated_root, tmp_path / "run", *opts))
+    assert json.loads((tmp_path / "run/run.json").read_text())["exit"] == "finished"
+    lines = (tmp_path / "run/metrics.json").read_text().splitlines()
+    assert json.loads(lines[-1])["segm/AP"] == 2.0
+
+
+def test_a_model_of_boxes_alone_is_evaluated_too(generated_root, tmp_path):
+    opts = ("MODEL.MASK_ON", "False", "TEST.BEST_METRIC", "bbox/AP", "SOLVER.MAX_ITER", "1")
+    opts += ("DATASETS.TEST", "('tiny_voc_test_annotated',)")
+    train(config(generated_root, tmp_path / "run", *opts))
+    evaluation = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert "AP" in evaluation["bbox"] and "segm" not in evaluation
+    assert read_checkpoint(str(tmp_path / "run/best.pth"))["metric"] == "bbox/AP"
+
+
 EVERY_SECOND = ("TEST.EVAL_PERIOD", "2")
 
 

@@ -184,3 +184,36 @@ def test_files_are_written_whole_and_never_over_others(tmp_path):
         check_output_file(tmp_path / "x/a.json", overwrite=False)
     with pytest.raises(UserError, match="is a folder"):
         check_output_file(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["{:06d}", "picture {}"])
+def test_image_ids_may_be_text_and_stay_so(name):
+    truth = ground_truth()
+    detections = noisy_detections(truth)
+    expected = evaluate_detections(truth, detections, "segm", CATEGORIES)
+    for image in truth["images"]:
+        image["id"] = name.format(image["id"])
+    for item in (*truth["annotations"], *detections):
+        item["image_id"] = name.format(item["image_id"])
+    before = json.dumps(truth)
+    assert str(evaluate_detections(truth, detections, "segm", CATEGORIES)) == str(expected)
+    assert json.dumps(truth) == before
+
+
+def test_a_detection_of_another_data_set_is_one_line():
+    detections = [{**noisy_detections(ground_truth())[0], "image_id": "gone"}]
+    with pytest.raises(UserError, match="a detection is of image_id 'gone'"):
+        evaluate_detections(ground_truth(), detections, "bbox", CATEGORIES)
+
+
+def test_all_of_a_crowded_picture_count():
+    boxes = [[9.0 * (k % 20), 9.0 * (k // 20), 8.0, 8.0] for k in range(300)]
+    items = [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 200, "width": 200}],
+        "annotations": [{**item, "id": k, "area": 64.0} for k, item in enumerate(items)],
+        "categories": category_records(),
+    }
+    detections = [{**item, "score": 1 - k / 1000} for k, item in enumerate(items)]
+    result = evaluate_detections(truth, detections, "bbox", CATEGORIES)
+    assert result.summary["AP"] == pytest.approx(100)  # COCO's first 100 are a third
