@@ -17,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="output directory of an evaluated run")
-    parser.add_argument("--dataset", help="which evaluated set (default: that of evaluation.json)")
+    parser.add_argument(
+        "--dataset", default="", help="which evaluated set (default: that of evaluation.json)"
+    )
     parser.add_argument("--output", type=Path, help="the picture (default: RUN/predictions.png)")
     parser.add_argument("--images", type=int, default=12, help="how many pictures (default: 12)")
     parser.add_argument("--min-score", type=float, default=0.5, help="default: 0.5")
@@ -28,21 +30,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     require_detectron2()
-    from project.files import read_json
+    from project.report.runs import load_run
     from project.visualization.contact_sheet import draw_predictions
 
     if args.images < 1:
         raise UserError(f"--images {args.images}: choose 1 or more")
-    if not (args.run / "evaluation.json").is_file():
-        raise UserError(f"{args.run} has no evaluation.json: run train_net.py --eval-only first")
-    dataset = args.dataset or read_json(args.run / "evaluation.json")["dataset"]
-    folder = args.run / "inference" / dataset
-    source = read_json(folder / "dataset.json")
+    run = load_run(args.run, args.dataset)
     output = args.output or args.run / "predictions.png"
     draw_predictions(
-        read_json(Path(source["json"])),
-        source["images"],
-        read_json(folder / "detections.json"),
+        run.coco_json,
+        run.image_root,
+        run.detections,
         output,
         num_images=args.images,
         min_score=args.min_score,

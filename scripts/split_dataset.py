@@ -30,6 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("root", help="folder of the data set (DATASETS.ROOT)")
     parser.add_argument("--share", type=float, default=0.15, help="of the images (default: 0.15)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another split")
+    parser.add_argument(
+        "--identical-only",
+        action="store_true",
+        help="keep pictures on one side where they are the same, not where they look the same",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier split")
     return parser
 
@@ -48,9 +53,18 @@ def main(argv: list[str] | None = None) -> None:
     if len(ids) < 2:
         raise UserError(f"{whole.json_file}: {len(ids)} image(s) cannot be split")
     same, similar = look_alikes(ids, progress=True)
-    together = [(group[0], other) for group in same for other in group[1:]] + similar
+    together = [(group[0], other) for group in same for other in group[1:]]
+    if not args.identical_only:
+        together += similar
     pairs = [(ids[first], ids[second]) for first, second in together]
     chosen = stratified_split(classes_of_images(content), args.share, args.seed, pairs)
+    reached = len(chosen) / len(ids)
+    if together and not args.share / 2 <= reached <= (1 + args.share) / 2:
+        raise UserError(
+            f"{len(chosen)} of {len(ids)} images would be for validation, not {args.share:.0%}: so"
+            " many pictures look the same, and stay together; with --identical-only just those that"
+            " are the same do"
+        )
 
     counts: dict[str, list] = defaultdict(list)
     for output, image_ids in zip(outputs, (set(ids.values()) - chosen, chosen), strict=True):

@@ -51,15 +51,25 @@ def _decode_jpeg(content: bytes, image_format: str) -> np.ndarray | None:
 def _decode_with_pillow(content: bytes, image_format: str) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as opened:
         picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I;16"):
-        # Pillow's conversion would cut values off at 255.
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if image_format in ("RGB", "BGR"):
-        return np.asarray(picture.convert("RGB"))[..., :: -1 if image_format == "BGR" else 1]
+        return rgb_of(picture)[..., :: -1 if image_format == "BGR" else 1]
+    picture = _in_8_bits(picture)
     # Here, because whoever runs an exported model has no Detectron2, nor such a format.
     from detectron2.data.detection_utils import convert_PIL_to_numpy
 
     return convert_PIL_to_numpy(picture, image_format)
+
+
+def rgb_of(picture: Image.Image) -> np.ndarray:
+    """RGB, uint8, (H, W, 3) of a picture that is upright already; grey as in :func:`read_image`."""
+    return np.asarray(_in_8_bits(picture).convert("RGB"))
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        # Pillow's conversion would cut values off at 255.
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture
 
 
 def _reason(error: Exception) -> str:

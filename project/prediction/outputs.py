@@ -41,8 +41,12 @@ class PredictionWriter:
         masks: bool = False,
         crops: bool = False,
     ):
-        if masks and max(categories.ids) > np.iinfo(np.uint16).max:
-            raise UserError(f"category id {max(categories.ids)} does not fit into 16 bits of a PNG")
+        if masks and not 0 < min(categories.ids) <= max(categories.ids) <= np.iinfo(np.uint16).max:
+            raise UserError(
+                "label masks hold category ids from 1 to 65535, 0 is the background; here they are"
+                f" {min(categories.ids)} to {max(categories.ids)}: leave out --masks, or renumber"
+                " the categories"
+            )
         self.folder = folder
         self.categories = categories
         self.writes_pictures = pictures

@@ -18,7 +18,7 @@ from project.data.augmentation import build_augmentations
 from project.data.categories import Categories, read_categories
 from project.data.coco_json import read_coco_json
 from project.data.mapper import channels_first
-from project.data.reading import read_image
+from project.data.reading import read_image, rgb_of
 from project.devices import resolve_devices
 from project.errors import UserError, require_choice
 from project.evaluation.detections import to_detections
@@ -116,7 +116,7 @@ def as_rgb(picture: Picture) -> np.ndarray:
     if isinstance(picture, (str, Path)):
         return read_image(picture, "RGB")
     if isinstance(picture, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        return rgb_of(ImageOps.exif_transpose(picture))
     if not isinstance(picture, np.ndarray):
         raise UserError(f"a picture is a file, an array or a PIL image, not {type(picture)}")
     return rgb_array(picture)

@@ -13,7 +13,7 @@ from project.data.checking.masks import inspect_mask, is_number
 from project.data.checking.problems import KINDS as MASK_KINDS
 from project.data.checking.problems import Kind, Severity, error_kinds
 
-MAX_DETECTIONS = 100  # an image; COCO's evaluation leaves out the less certain ones
+MAX_DETECTIONS = 100  # of a class in an image
 _PIXEL_TOLERANCE = 1.0
 _APART = 0.4  # IoU of boxes and their masks' extents; some 0.8 for a trained model
 REQUIRED = ("image_id", "category_id", "bbox", "score", "segmentation")
@@ -42,7 +42,6 @@ KINDS: dict[str, Kind] = {
         ),
         mask_not_rle="segmentation is no RLE: polygons, say",
         mask_counts="an RLE's counts are no text: COCO's evaluation wants compressed RLE",
-        too_many=f"an image has more than {MAX_DETECTIONS} detections",
         twice="a detection is there twice",
     ),
     **{
@@ -52,6 +51,11 @@ KINDS: dict[str, Kind] = {
             *("rle-sum", "rle-not-integers"),
         )
     },
+    "too-many": Kind(
+        Severity.WARNING,
+        f"an image has more than {MAX_DETECTIONS} detections of a category: COCO's evaluation"
+        " leaves out the less certain ones",
+    ),
     "mask-empty": Kind(Severity.WARNING, "no pixel is in the mask, so nothing is found with it"),
     "image-without-detections": Kind(Severity.NOTE, "an image has no detections"),
     "category-without-detections": Kind(Severity.NOTE, "a category has no detections"),
@@ -106,9 +110,12 @@ def check_submission(submission: object, test_json: Mapping) -> list[Problem]:
     sound = [item for item in submission if _has_sound_ids(item, images, categories)]
     problems += _inspect_whole(submission, sound)
     found = Counter(item["image_id"] for item in sound)
-    for image_id, number in found.items():
-        if number > MAX_DETECTIONS:
-            problems.append(Problem("too-many", str(number), image_id=image_id))
+    of_category = Counter((item["image_id"], item["category_id"]) for item in sound)
+    problems += [
+        Problem("too-many", f"{number} of category {category_id}", image_id=image_id)
+        for (image_id, category_id), number in of_category.items()
+        if number > MAX_DETECTIONS
+    ]
     problems += [
         Problem("image-without-detections", str(image.get("file_name", "")), image_id=image_id)
         for image_id, image in images.items()

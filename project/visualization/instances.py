@@ -1,6 +1,7 @@
 """Instances drawn on one picture."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -63,11 +64,11 @@ def _tint(drawn: np.ndarray, mask: np.ndarray, color: tuple[int, ...], thickness
 
 
 def _write_labels(drawn: np.ndarray, labels: Sequence[str], corners: np.ndarray) -> np.ndarray:
-    """Texts in white on dark, at the upper left corners. By Pillow, which knows all letters."""
+    """Texts in white on dark, at the upper left corners."""
     if not len(labels):
         return drawn
     picture = Image.fromarray(drawn)
-    pen, font = ImageDraw.Draw(picture, "RGBA"), ImageFont.load_default(_FONT_SIZE)
+    pen, font = ImageDraw.Draw(picture, "RGBA"), _font()
     for label, (x, y, *_) in zip(labels, corners, strict=True):
         place = max(int(x), 0) + 2, max(int(y), 0) + 1
         left, top, right, bottom = pen.textbbox(place, label, font=font)
@@ -92,7 +93,15 @@ def draw_detections(image: np.ndarray, detections: Detections, scale: float = 1.
 
 def add_title(image: np.ndarray, title: str, height: int = 20) -> np.ndarray:
     """``image`` (RGB, uint8, (H, W, 3)) with a line of text on white above it."""
-    bar = np.full((height, image.shape[1], 3), 255, dtype=np.uint8)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(bar, title, (4, height - 6), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([bar, image])
+    bar = Image.new("RGB", (image.shape[1], height), "white")
+    ImageDraw.Draw(bar).text((4, 2), title, fill="black", font=_font())
+    return np.concatenate([np.array(bar), image])
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """matplotlib's DejaVu Sans: Latin, Greek and Cyrillic letters, where Pillow's is English."""
+    # Here, for it takes a quarter of a second that every start would wait for.
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _FONT_SIZE)

@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from project.data.reading import read_image
 from project.data.synthetic import render_scene
 from project.errors import UserError
+from project.prediction.predictor import as_rgb
 
 PICTURE = Image.fromarray(render_scene(0, "train", 0).image)
 
@@ -105,3 +106,11 @@ def test_what_cannot_be_read_is_named(tmp_path, name):
     with pytest.raises(UserError, match=reason) as caught:
         read_image(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_picture_of_pillows_is_read_as_its_file_is(tmp_path):
+    values = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as picture:
+        assert np.array_equal(as_rgb(picture), as_rgb(tmp_path / "grey.png"))
+    assert 120 < as_rgb(tmp_path / "grey.png").mean() < 135

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,3 +112,32 @@ def test_subsets_are_nested_and_have_the_annotations_of_their_images(
             subset_dataset.main([str(root), *sizes])
         assert message in capsys.readouterr().err
     assert not (root / "pascal_train_4.json").exists()
+
+
+def test_pictures_of_a_fixed_camera_are_refused_or_split_all_the_same(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    background = Image.fromarray(rng.integers(0, 255, (9, 12), dtype=np.uint8)).resize((120, 90))
+    images, annotations = [], []
+    (tmp_path / "train_images").mkdir()
+    for number in range(1, 11):
+        picture = background.copy()
+        picture.putpixel((number, 1), 0)
+        picture.save(tmp_path / f"train_images/{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 90, "width": 120})
+        outline = [1.0, 1.0, 20.0, 1.0, 20.0, 20.0]
+        found = {"id": number, "image_id": number, "category_id": 1, "segmentation": [outline]}
+        annotations.append({**found, "bbox": [1, 1, 19, 19], "area": 180, "iscrowd": 0})
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "cell"}]
+    (tmp_path / "pascal_train.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="2"):
+        split_dataset.main([str(tmp_path), "--share", "0.3"])
+    assert "0 of 10 images would be for validation" in capsys.readouterr().err
+    assert not (tmp_path / "pascal_val.json").exists()
+    split_dataset.main([str(tmp_path), "--share", "0.3", "--identical-only"])
+    assert len(json.loads((tmp_path / "pascal_val.json").read_text())["images"]) == 3
+    half = (tmp_path / "train_images/3.png").read_bytes()[:200]
+    (tmp_path / "train_images/3.png").write_bytes(half)
+    with pytest.raises(SystemExit, match="2"):
+        split_dataset.main([str(tmp_path), "--overwrite"])
+    assert "3.png cannot be decoded" in capsys.readouterr().err

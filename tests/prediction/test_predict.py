@@ -9,8 +9,10 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from project.data.categories import Categories
 from project.errors import UserError
 from project.prediction.inputs import find_sources
+from project.prediction.outputs import PredictionWriter
 from scripts import predict
 from tests.helpers import share_of_partners
 
@@ -162,3 +164,10 @@ def test_an_exported_model_finds_the_same(seeded_checkpoint, exported, pictures,
     with pytest.raises(SystemExit, match="2"):
         predict.main(["--weights", str(exported), *options, str(tmp_path / "tta"), "--tta"])
     assert "--tta needs a checkpoint" in capsys.readouterr().err
+
+
+def test_label_masks_without_room_for_a_background_are_refused(tmp_path):
+    for ids in ((0, 1), (1, 65536)):
+        with pytest.raises(UserError, match=f"here they are {ids[0]} to {ids[1]}"):
+            PredictionWriter(tmp_path, Categories(ids, ("a", "b")), masks=True)
+    PredictionWriter(tmp_path, Categories((0, 1), ("a", "b")))

@@ -153,9 +153,6 @@ def test_what_is_no_list_of_detections_is_named(sound, test_json):
     assert kinds([]) == ["empty"]
     assert kinds([*sound, [1, 2]]) == ["not-an-object"]
     assert kinds([*sound, sound[0]]) == ["twice"]
-    crowded = [{**sound[0], "score": number / 101} for number in range(101)]
-    assert kinds(crowded) == ["too-many"]
-    assert kinds(crowded[:100]) == []
 
 
 def test_an_empty_mask_is_a_warning_and_a_missing_image_a_note(sound, test_json):
@@ -230,3 +227,16 @@ def test_the_originals_submission_is_valid_and_its_damages_are_not(shared):
         for item in damaged:
             damage(item)
         assert kind in {problem.kind for problem in errors(damaged, test_json)}
+
+
+def test_what_cocos_evaluation_leaves_out_is_a_warning(sound, test_json):
+    def warned(submission):
+        problems = check_submission(submission, test_json)
+        return [problem.kind for problem in problems if problem.severity is Severity.WARNING]
+
+    crowded = [{**sound[0], "score": number / 101} for number in range(101)]
+    assert warned(crowded) == ["too-many"]
+    assert warned(crowded[:100]) == []
+    other = next(c["id"] for c in test_json["categories"] if c["id"] != sound[0]["category_id"])
+    halves = [{**item, "category_id": other} for item in crowded[:50]]
+    assert warned([*crowded[:60], *halves]) == []  # 100 are those of one category

@@ -17,7 +17,8 @@ from project.visualization.contact_sheet import (
     draw_training_pictures,
     prediction_sheet,
 )
-from project.visualization.instances import draw_instances
+from project.visualization.instances import add_title, draw_instances
+from scripts import draw_predictions as program
 from scripts import show_dataset
 from tests.helpers import SMALL_CONFIG, load_small_config
 
@@ -184,3 +185,33 @@ def test_a_picture_that_is_there_stays(generated_root, tmp_path):
     with pytest.raises(SystemExit, match="2"):
         show(generated_root, output)
     assert output.read_bytes() == b"mine"
+
+
+def test_letters_of_other_languages_are_drawn():
+    blank = np.zeros((30, 60, 3), dtype=np.uint8)
+    masks, boxes = np.zeros((1, 30, 60), dtype=bool), np.array([[1.0, 1.0, 50.0, 25.0]])
+    # A letter that the font lacks is a box, as the last one, which is assigned to none.
+    letters = "\u00e9\u00df\u0142\u03b1\u0434\uffff"
+    drawn = [draw_instances(blank, masks, boxes, [letter], [1]) for letter in letters]
+    titles = [add_title(blank, letter) for letter in letters]
+    for pictures in (drawn, titles):
+        assert len({picture.tobytes() for picture in pictures}) == len(letters)
+
+
+def test_predictions_are_drawn_beside_what_they_were_evaluated_on(generated_root, tmp_path):
+    """A JSON without boxes, which loading computes from the masks."""
+    content = json.loads((generated_root / "test_annotations.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["bbox"]
+    file = tmp_path / "boxless.json"
+    file.write_text(json.dumps(content))
+    folder = tmp_path / "run/inference/mine"
+    folder.mkdir(parents=True)
+    (tmp_path / "run/evaluation.json").write_text(json.dumps({"dataset": "mine"}))
+    (folder / "detections.json").write_text("[]")
+    source = {"json": str(file), "images": str(generated_root / "test_images")}
+    source |= {"num_images": len(content["images"])}
+    source |= {"categories": {str(c["id"]): c["name"] for c in content["categories"]}}
+    (folder / "dataset.json").write_text(json.dumps(source))
+    program.main([str(tmp_path / "run"), "--images", "2"])
+    assert cv2.imread(str(tmp_path / "run/predictions.png")) is not None

@@ -13,6 +13,8 @@ from iopath.common.file_io import get_cache_dir
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
+from project.errors import UserError
+
 _ROTATES = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _COLOURS = ("1", "L", "P", "RGB")
 _EXTENSIONS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
@@ -185,9 +187,19 @@ def difference_hash(path: Path) -> int:
     """64 bits that hardly change when a picture is scaled, compressed or lightened.
 
     The signs of the horizontal differences of a 9 x 8 thumbnail (dHash, Krawetz 2013).
+
+    Raises:
+        UserError: the picture cannot be decoded to its end.
     """
-    with Image.open(path) as picture:
-        small = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=int)
+    try:
+        with Image.open(path) as picture:
+            thumbnail = picture.convert("L").resize((9, 8), Image.Resampling.BOX)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(
+            f"{path} cannot be decoded ({error}); python scripts/check_dataset.py --decode looks at"
+            " all pictures"
+        ) from error
+    small = np.asarray(thumbnail, dtype=int)
     bits = (small[:, 1:] > small[:, :-1]).flatten()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
