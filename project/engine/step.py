@@ -155,17 +155,33 @@ class TrainStep(SimpleTrainer):
         """Of optimizer and scaler; the seed is the state of every random generator."""
         return {
             "optimizer": self.optimizer.state_dict(),
+            "parameters": self._parameter_names(),
             "grad_scaler": self.grad_scaler.state_dict(),
             "seed": self.seed,
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As :meth:`state_dict` left it, but for the optimizer's settings: those stay."""
+        """As :meth:`state_dict` left it, but for the optimizer's settings: those stay.
+
+        What did not train before has no momentum.
+        """
+        names = self._parameter_names()
+        # torch goes by position, which depends on what is frozen and which settings are equal.
+        names_before = state_dict.get("parameters", names)
+        before = {names_before[i]: x for i, x in state_dict["optimizer"]["state"].items()}
+        state = {i: before[name] for i, name in enumerate(names) if name in before}
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({**state_dict["optimizer"], "param_groups": groups})
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         if state_dict["grad_scaler"]:  # empty where there was nothing to scale, on another machine
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
+
+    def _parameter_names(self) -> list[str]:
+        """Of the parameters, in the optimizer's order."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        groups = self.optimizer.param_groups
+        # With several processes, the model is in a module.
+        return [names[p].removeprefix("module.") for group in groups for p in group["params"]]
 
 
 def _number_of(image_id: int | str) -> int:

@@ -89,6 +89,25 @@ def test_a_run_goes_on_in_another_dtype(dtypes):
     assert after.grad_scaler.is_enabled() == (after.dtype == torch.float16)
 
 
+def test_momentum_goes_by_name_where_other_parameters_train():
+    def step(*names) -> TrainStep:
+        model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in "abc"})
+        parameters = [model[name].weight for name in names]
+        return TrainStep(model, torch.optim.SGD(parameters, 0.1, momentum=0.9), seed=0)
+
+    before, after = step("b", "c"), step("c", "a", "b")
+    for number, name in enumerate("bc"):
+        before.model[name].weight.grad = torch.full((2, 2), float(number))
+    before.optimizer.step()
+    after.load_state_dict(before.state_dict())
+    momentum = {
+        name: after.optimizer.state[after.model[name].weight].get("momentum_buffer")
+        for name in "abc"
+    }
+    assert momentum["a"] is None
+    assert (momentum["b"] == 0).all() and (momentum["c"] == 1).all()
+
+
 def test_out_of_memory_is_one_line_with_sizes_and_keys():
     def loss(weight, ids):
         return torch.empty(2**50).sum()
