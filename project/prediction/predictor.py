@@ -41,7 +41,7 @@ class Predictor:
         config_file: a recipe instead of the checkpoint's own.
         opts: ``KEY VALUE KEY VALUE ...`` on top of it, ``["MODEL.DEVICE", "cpu"]``, say.
         score_threshold: detections below are left out; None for the config's
-            ``MODEL.ROI_HEADS.SCORE_THRESH_TEST``, 0.05 in all recipes.
+            ``MODEL.ROI_HEADS.SCORE_THRESH_TEST``.
         test_time_augmentation: also look at the picture in other sizes, and flipped (``TEST.AUG``).
         categories_json: a COCO JSON with the categories, for a checkpoint that names none.
 
