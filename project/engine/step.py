@@ -58,7 +58,7 @@ class TrainStep(SimpleTrainer):
 
         Raises:
             FloatingPointError: a loss is infinite or NaN, on this process or another.
-            UserError: the memory does not suffice.
+            UserError: the memory does not suffice, or BatchNorm has one value a channel.
         """
         start = time.perf_counter()
         batch = next(self.batches)
@@ -67,6 +67,13 @@ class TrainStep(SimpleTrainer):
         self.optimizer.zero_grad()
         try:
             losses = self._add_gradients(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise UserError(
+                    "BatchNorm cannot learn from one picture: MODEL.TIMM.NORM FrozenBN, a larger"
+                    f" SOLVER.IMS_PER_BATCH or a smaller SOLVER.ACCUMULATE ({self.accumulate})"
+                ) from error
+            raise
         except RuntimeError as error:
             if _is_out_of_memory(error):
                 raise UserError(self._out_of_memory_message(batch)) from error

@@ -89,6 +89,16 @@ def test_a_run_goes_on_in_another_dtype(dtypes):
     assert after.grad_scaler.is_enabled() == (after.dtype == torch.float16)
 
 
+def test_batchnorm_of_one_picture_is_one_line_with_keys():
+    def loss(weight, ids):
+        norm = torch.nn.BatchNorm2d(1)
+        return norm(weight.sum() * ids.view(-1, 1, 1, 1)).sum()
+
+    step_of(loss, accumulate=2)
+    with pytest.raises(UserError, match=r"FrozenBN.* smaller SOLVER.ACCUMULATE \(4\)"):
+        step_of(loss, accumulate=4)
+
+
 def test_momentum_goes_by_name_where_other_parameters_train():
     def step(*names) -> TrainStep:
         model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in "abc"})
