@@ -101,7 +101,10 @@ def add_title(image: np.ndarray, title: str, height: int = 20) -> np.ndarray:
 @cache
 def _font() -> ImageFont.FreeTypeFont:
     """matplotlib's DejaVu Sans: Latin, Greek and Cyrillic letters, where Pillow's is English."""
-    # Here, for it takes a quarter of a second that every start would wait for.
-    import matplotlib
-
+    # Here, for it takes a quarter of a second that every start would wait for; whoever only runs an
+    # exported model need not have it.
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        return ImageFont.load_default(_FONT_SIZE)
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _FONT_SIZE)
