@@ -15,11 +15,10 @@ from tabulate import tabulate
 from project.benchmark.timing import OURS, Spread, ratio, spreads, take_turns
 from project.data.categories import Categories
 from project.errors import UserError
-from project.evaluation.coco_metrics import SUMMARY, evaluate, load
+from project.evaluation.coco_metrics import IOU_TYPES, SUMMARY, evaluate, load
 from project.memory import peak_memory
 
 STOCK = "pycocotools"
-IOU_TYPES = {"bbox": "box", "segm": "mask"}
 NUM_CLASSES, DETECTIONS, OBJECTS = 20, 20, 7
 IMAGE_HW = (240, 320)
 MAX_DIFFERENCE = 1e-6  # of the metrics, in [0, 1]

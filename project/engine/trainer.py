@@ -38,6 +38,7 @@ from project.engine.progress import ProgressPrinter
 from project.engine.run_record import RunRecordHook
 from project.engine.step import TrainStep
 from project.errors import UserError
+from project.evaluation.coco_metrics import IOU_TYPES
 from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollector
 from project.files import write_json
 from project.meta_arch.test_time_augmentation import as_tested
@@ -372,7 +373,7 @@ class Trainer(DefaultTrainer):
 
 def iou_types(cfg: CfgNode) -> tuple[str, ...]:
     """What is evaluated: boxes ("bbox") and, where the model has them, masks ("segm")."""
-    return ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    return tuple(IOU_TYPES) if cfg.MODEL.MASK_ON else ("bbox",)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

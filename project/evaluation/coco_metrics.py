@@ -13,6 +13,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from project.data.categories import Categories
 from project.errors import UserError
 
+IOU_TYPES = {"bbox": "box", "segm": "mask"}  # what is compared, and its name in tables
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 

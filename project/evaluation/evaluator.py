@@ -14,7 +14,12 @@ from tabulate import tabulate
 from project.data.categories import Categories
 from project.data.coco_json import inspect_dataset
 from project.errors import UserError
-from project.evaluation.coco_metrics import SUMMARY, AveragePrecision, evaluate_detections
+from project.evaluation.coco_metrics import (
+    IOU_TYPES,
+    SUMMARY,
+    AveragePrecision,
+    evaluate_detections,
+)
 from project.evaluation.coco_results import share_of_empty_masks, to_coco_results
 from project.evaluation.detections import to_detections
 from project.files import write_json
@@ -79,7 +84,7 @@ class COCOInstanceEvaluator(DetectionCollector):
         output_dir: str,
         *,
         result_file: str = "evaluation.json",
-        iou_types: Sequence[str] = ("bbox", "segm"),
+        iou_types: Sequence[str] = tuple(IOU_TYPES),
         iteration: int | None = None,
         storage: EventStorage | None = None,
         panel_images: int = 0,
@@ -170,9 +175,8 @@ class COCOInstanceEvaluator(DetectionCollector):
 
 def format_table(results: dict[str, AveragePrecision]) -> str:
     """The AP of boxes and masks for the console: in all, by size, and per class."""
-    labels = {"bbox": "box", "segm": "mask"}
     rows = [
-        [labels[iou_type], *(precision.summary[key] for key in SUMMARY)]
+        [IOU_TYPES[iou_type], *(precision.summary[key] for key in SUMMARY)]
         for iou_type, precision in results.items()
     ]
     first = next(iter(results.values()))
@@ -185,7 +189,7 @@ def format_table(results: dict[str, AveragePrecision]) -> str:
         for name in first.per_class
     ]
     headers = ["class", "instances"]
-    headers += [f"{labels[iou_type]} {key}" for iou_type in results for key in ("AP", "AP50")]
+    headers += [f"{IOU_TYPES[iou_type]} {key}" for iou_type in results for key in ("AP", "AP50")]
     return "\n".join(
         [
             tabulate(rows, headers=["", *SUMMARY], floatfmt=".2f", tablefmt="simple"),

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from project.evaluation.coco_metrics import IOU_TYPES
 from project.evaluation.error_analysis import RECALLS
 from project.report.charts import Curve, calibration_chart, line_chart
 from project.report.runs import EvaluatedRun
-from project.report.tables import IOU_TYPES
 
 
 def run_charts(runs: Mapping[str, EvaluatedRun]) -> dict[str, str]:

@@ -4,11 +4,10 @@ from collections import Counter
 
 import numpy as np
 
-from project.evaluation.coco_metrics import SUMMARY
+from project.evaluation.coco_metrics import IOU_TYPES, SUMMARY
 from project.evaluation.error_analysis import ERRORS, Kind
 from project.report.runs import EvaluatedRun
 
-IOU_TYPES = {"bbox": "box", "segm": "mask"}
 MEANINGS = {
     Kind.CLASSIFICATION: "the mask fits an object of another class",
     Kind.LOCALISATION: "the class is right, the mask fits by less than half (IoU 0.1 to 0.5)",
