@@ -34,11 +34,24 @@ class _ListRecipes(argparse.Action):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Detectron2's usual options, and the project's own."""
-    from detectron2.engine import default_argument_parser
-
-    parser = default_argument_parser(epilog=__doc__)
-    parser.description = "Train Cascade Mask R-CNN; --eval-only evaluates, --format-only exports."
+    """The options that programs of Detectron2 have, under the same names, and the project's own."""
+    parser = argparse.ArgumentParser(
+        description="Train Cascade Mask R-CNN; --eval-only evaluates, --format-only exports.",
+        epilog=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help="a recipe (default: the checkpoint's; without one, the original's)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint of OUTPUT_DIR"
+    )
+    parser.add_argument(
+        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training"
+    )
     parser.add_argument(
         "--format-only",
         metavar="FILE",
@@ -56,15 +69,34 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--list", action=_ListRecipes, nargs=0, help="print every recipe with a line about it"
     )
-    # None: one GPU if there is one, else the CPU. A free port, so that two jobs do not collide.
-    parser.set_defaults(num_gpus=None, dist_url="auto")
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        metavar="N",
+        help="processes on this machine, a GPU each (default: 1, also where there are more GPUs)",
+    )
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="that train together (default: 1)"
+    )
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, metavar="I", help="which of them this is, from 0"
+    )
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="tcp://HOST:PORT",
+        help="of machine 0, with several machines (default: a free port of this one)",
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys, at the end"
+    )
     return parser
 
 
 @reports_user_errors
 def main(argv: list[str] | None = None) -> None:
-    require_detectron2()
     args = build_parser().parse_args(argv)
+    require_detectron2()
 
     from project.config import load_config, parse_opts
     from project.devices import resolve_devices
@@ -87,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     if processes.machines > 1:
         launch(prepare_and_run, (cfg, job), processes)
         return
-    prepare(cfg, job)  # mistakes end the program before any process is started
+    prepare(cfg, job, number)  # mistakes end the program before any process is started
     cfg.freeze()
     launch(run, (cfg, job), processes)
 

@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
         ]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no evaluation of this project: {error}") from error
-    print(f"{results['dataset']}, after {results['iteration']} iterations, in percent:")
+    trained = "" if results["iteration"] is None else f", after {results['iteration']} iterations"
+    print(f"{results['dataset']}{trained}, in percent:")
     print(tabulate(rows, headers=["", *COLUMNS], floatfmt=".2f", missingval="-"))
 
 

@@ -155,6 +155,18 @@ def test_evaluating_a_checkpoint_gives_what_training_saw(run):
     assert json.loads((run / "evaluation.json").read_text()) == first
 
 
+def test_the_best_model_knows_its_iteration(run):
+    arguments = ["--eval-only", "MODEL.WEIGHTS", "best.pth", "OUTPUT_DIR", str(run)]
+    train_net.main([*arguments, "MODEL.DEVICE", "cpu"])
+    assert json.loads((run / "evaluation.json").read_text())["iteration"] == 3
+    # A file of weights alone has none.
+    weights = run / "weights.pth"
+    torch.save({"model": read_checkpoint(str(run / "best.pth"))["model"]}, weights)
+    arguments = ["--eval-only", "--config-file", str(run / "config.yaml"), "OUTPUT_DIR", str(run)]
+    train_net.main([*arguments, "MODEL.WEIGHTS", str(weights), "MODEL.DEVICE", "cpu"])
+    assert json.loads((run / "evaluation.json").read_text())["iteration"] is None
+
+
 def test_further_test_sets_have_files_of_their_own(run):
     arguments = ["--eval-only", "MODEL.WEIGHTS", "latest.pth", "OUTPUT_DIR", str(run)]
     arguments += ["DATASETS.TEST", "('tiny_voc_test_annotated', 'tiny_voc_train')"]
@@ -197,6 +209,9 @@ def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
     weights = str(run / "latest.pth")
     message = refused(["--overwrite", *pairs, "MODEL.WEIGHTS", weights], capsys)
     assert "would delete" in message
+    # So is what could not start.
+    message = refused(["--overwrite", *pairs, "MODEL.TIMM.NAME", "resnet18"], capsys)
+    assert "is for another model" in message
     assert read_checkpoint(weights)["iteration"] == 4
     train(generated_root, run, "--overwrite")
     assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 2
@@ -257,6 +272,7 @@ def test_a_mistake_is_one_line_before_training(
         (["--format-only", "a.json"], [], "--format-only needs --eval-only"),
         (["--eval-only"], ["MODEL.WEIGHTS", ""], "--eval-only needs MODEL.WEIGHTS"),
         ([], ["SOLVER.MAX_ITER", "5", "--overwrite"], "must stand before"),
+        (["--num-gpus", "3"], ["MODEL.DEVICE", "cpu"], "choose a multiple of 3"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, options, pairs, message):

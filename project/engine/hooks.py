@@ -124,7 +124,9 @@ class BestModelHook(HookBase):
         self._state["without"] = 0 if better else self._state["without"] + 1
         if better:
             self._state.update(value=value, iteration=self.trainer.last_iteration)
-            self.trainer.checkpointer.save_best(value=value, metric=self._metric)
+            self.trainer.checkpointer.save_best(
+                value=value, metric=self._metric, iteration=self.trainer.last_iteration
+            )
             logger.info(f"Best so far: {self._metric} {value:.3f}, saved as best.pth")
         self.trainer.save(checkpoint_name(self.trainer))
 

@@ -30,6 +30,7 @@ from project.data.datasets import (
     resolve_categories,
     sets_with_annotations,
 )
+from project.data.loading import require_divisible_batch
 from project.data.mapper import build_mapper
 from project.engine.console import log_to_console, log_to_file
 from project.engine.dry_run import dry_run
@@ -71,11 +72,14 @@ class Job:
             raise UserError("--dry-run goes with neither --eval-only nor --resume")
 
 
-def prepare(cfg: CfgNode, job: Job) -> None:
+def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
     """Check in seconds all that could stop the job later; complete ``cfg`` from the data.
 
     Sets ``MODEL.ROI_HEADS.NUM_CLASSES`` and, in training, leaves out of ``DATASETS.TEST`` what
     cannot be evaluated on.
+
+    Args:
+        num_processes: that will do the job together, on all machines.
 
     Raises:
         UserError: see the functions called.
@@ -96,6 +100,8 @@ def prepare(cfg: CfgNode, job: Job) -> None:
             _require_sound(cfg, name)
     else:
         build_mapper(cfg, is_train=True)  # for what it refuses
+        if not cfg.SOLVER.REFERENCE_WORLD_SIZE:  # else the batch grows with the processes
+            require_divisible_batch(cfg, num_processes)
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name)
             _require_sound(cfg, name)
@@ -126,7 +132,7 @@ def prepare_and_run(cfg: CfgNode, job: Job) -> None:
     job = _restarted(cfg, job)
     if comm.is_main_process():
         try:
-            prepare(cfg, job)
+            prepare(cfg, job, comm.get_world_size())
         except UserError as error:
             problem = str(error)
         changed = [
@@ -207,9 +213,10 @@ def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
         extra = checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
     if job.submission:
         return Trainer.export_submission(cfg, model, submission_set(cfg), job.submission)
-    iteration = extra.get("iteration", -1) + 1
+    iteration = extra["iteration"] + 1 if "iteration" in extra else None
     evaluators = [
-        Trainer.build_evaluator(cfg, name, iteration=iteration) for name in cfg.DATASETS.TEST
+        Trainer.build_evaluator(cfg, name, in_training=False, iteration=iteration)
+        for name in cfg.DATASETS.TEST
     ]
     return Trainer.test(cfg, model, evaluators)
 
@@ -306,6 +313,8 @@ def _files_to_replace(cfg: CfgNode, job: Job) -> list[Path]:
 def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
     """Make the run's directory, without the files of the run before."""
     output_dir = Path(cfg.OUTPUT_DIR)
+    if replaced:
+        _require_model(cfg)
     for path in replaced:
         path.unlink()
     if replaced:
@@ -314,3 +323,13 @@ def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {str(output_dir)!r}: {error.strerror}") from error
+
+
+def _require_model(cfg: CfgNode) -> None:
+    """Build the model and fill it once, for what that refuses."""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"  # processes that are started after this one need its GPU
+    checkpointer = Checkpointer(
+        Trainer.build_model(cfg), cfg.OUTPUT_DIR, allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL
+    )
+    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])

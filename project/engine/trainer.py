@@ -194,17 +194,23 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, iteration: int | None = None
+        cls,
+        cfg: CfgNode,
+        dataset_name: str,
+        *,
+        in_training: bool = True,
+        iteration: int | None = None,
     ) -> DatasetEvaluator:
         """COCO box and mask AP; the first set of ``DATASETS.TEST`` writes ``evaluation.json``.
 
         Args:
-            iteration: iterations that the model was trained for; None in training, where it is
-                known, and where the first set's predictions are for TensorBoard too.
+            in_training: the first set's predictions are for TensorBoard too.
+            iteration: iterations that the model was trained for, None where it is not known; not
+                needed in training.
         """
         is_first = dataset_name == cfg.DATASETS.TEST[0]
         storage = None
-        if iteration is None:
+        if in_training:
             # Detectron2 counts one further once the last iteration is done.
             iteration = min(get_event_storage().iter + 1, cfg.SOLVER.MAX_ITER)
             storage = get_event_storage() if is_first else None

@@ -21,11 +21,12 @@ MEANINGS = {
 def run_facts(run: EvaluatedRun) -> dict[str, str]:
     """What was run, for the head of the page."""
     record = run.record
+    iteration = run.evaluation.get("iteration")
     facts = {
         "folder": str(run.folder.resolve()),
         "data set": f"{run.dataset}, {len(run.coco_json['images'])} pictures,"
         f" {len(run.errors.objects)} objects of {len(run.categories.ids)} classes",
-        "iterations": str(run.evaluation.get("iteration")),
+        "iterations": "not known" if iteration is None else str(iteration),
     }
     if record:
         facts |= {

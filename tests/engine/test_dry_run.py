@@ -34,7 +34,7 @@ def test_the_numbers_follow_from_the_recipe(small_opts):
     cfg = load_small_config([*small_opts, *opts])
     forecast = dry_run(cfg)
     assert forecast.iterations == 60 and forecast.tests == 3 * 6
-    assert forecast.checkpoints == 3 + 1
+    assert forecast.checkpoints == 3 + 2  # and model_final.pth, best.pth
     assert 0 < forecast.seconds < 60 and 0 <= forecast.data_share < 1
     assert 2**20 < forecast.checkpoint < 2**29
     assert forecast.checkpoint < forecast.memory < forecast.memory_of_device

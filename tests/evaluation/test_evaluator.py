@@ -96,4 +96,4 @@ def test_only_in_training_and_for_the_first_set_there_is_a_storage(cfg):
         first, second = (Trainer.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST)
         assert first.storage is storage and second.storage is None
         assert first.panel_images == 3
-    assert Trainer.build_evaluator(cfg, DATASET, iteration=5).storage is None
+    assert Trainer.build_evaluator(cfg, DATASET, in_training=False).storage is None
