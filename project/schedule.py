@@ -27,7 +27,7 @@ def in_iterations(cfg: CfgNode, num_pictures: int) -> CfgNode:
         num_pictures: of the training set.
 
     Raises:
-        UserError: a batch has no picture.
+        UserError: a batch has no picture, or training no iteration.
     """
     if cfg.SOLVER.IMS_PER_BATCH < 1:
         raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: choose 1 or more")
@@ -48,6 +48,8 @@ def in_iterations(cfg: CfgNode, num_pictures: int) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.merge_from_list(changed)
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise UserError(f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}: choose 1 or more")
     cfg.freeze()
     return cfg
 

@@ -39,7 +39,10 @@ choose_sets() {
   esac
 }
 
-is_finished() { [ -f "$1/evaluation.json" ] && grep -q '"exit": "finished"' "$1/run.json"; }
+is_finished() {
+  [ -f "$1/evaluation.json" ] &&
+    grep -Eq '"exit": "(finished|stopped by TEST.EARLY_STOP_PATIENCE)"' "$1/run.json"
+}
 
 while read -r name seeds pictures recipe pairs; do
   [[ -n "$name" && "$name" != \#* ]] || continue

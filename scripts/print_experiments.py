@@ -18,6 +18,7 @@ from statistics import mean, stdev
 import yaml
 from tabulate import tabulate
 
+from project.dependencies import require_detectron2
 from project.errors import UserError, reports_user_errors
 from project.files import check_output_file, read_json
 
@@ -47,13 +48,18 @@ def build_parser() -> argparse.ArgumentParser:
 @reports_user_errors
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    require_detectron2()
+    from project.engine.run_record import is_finished
+
     if args.learning_curves:
         check_output_file(args.learning_curves, args.overwrite)
         if args.learning_curves.suffix not in (".svg", ".png"):
             raise UserError(f"{args.learning_curves}: name a file that ends in .svg or .png")
     experiments = {
         folder.name: {
-            path.parent: read_json(path) for path in sorted(folder.glob("seed_*/evaluation.json"))
+            path.parent: read_json(path)
+            for path in sorted(folder.glob("seed_*/evaluation.json"))
+            if is_finished(path.parent)
         }
         for folder in sorted(args.output.glob("*"))
     }
@@ -69,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _row(name: str, runs: dict[Path, dict]) -> list[str]:
     values = [
-        _spread([evaluation[task][metric] for evaluation in runs.values()])
+        _spread([evaluation[task][metric] for evaluation in runs.values() if task in evaluation])
         for task, metric in COLUMNS.values()
     ]
     sets = ", ".join(sorted({evaluation["dataset"] for evaluation in runs.values()}))
@@ -79,6 +85,8 @@ def _row(name: str, runs: dict[Path, dict]) -> list[str]:
 
 
 def _spread(values: list[float]) -> str:
+    if not values:  # the model has no masks
+        return ""
     deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
     return f"{mean(values):.2f}{deviation}"
 
@@ -105,8 +113,9 @@ def _learning_curves(experiments: dict[str, dict[Path, dict]]) -> dict[str, dict
     curves: dict[str, dict[int, list[float]]] = defaultdict(dict)
     for name, runs in experiments.items():
         if match := re.fullmatch(r"(.+)_(\d+)", name):
-            values = [evaluation["segm"]["AP"] for evaluation in runs.values()]
-            curves[match[1]][int(match[2])] = values
+            values = [e["segm"]["AP"] for e in runs.values() if "segm" in e]
+            if values:
+                curves[match[1]][int(match[2])] = values
     curves = {name: dict(sorted(points.items())) for name, points in curves.items()}
     if not any(len(points) > 1 for points in curves.values()):
         raise UserError("--learning-curves: no two finished rows are named NAME_30, NAME_60, say")

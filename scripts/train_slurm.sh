@@ -21,7 +21,8 @@ first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000))
 # A node that starts again would wait for an address that torch's shared store does not give again.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-exec srun .venv/bin/python -m torch.distributed.run \
+# srun itself does not take this from sbatch in all versions of SLURM.
+exec srun --cpus-per-task "${SLURM_CPUS_PER_TASK:-8}" .venv/bin/python -m torch.distributed.run \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \
   --rdzv-backend c10d --rdzv-endpoint "$first_node:$port" --rdzv-id "$SLURM_JOB_ID" \
   --max-restarts 3 train_net.py "$@"

@@ -21,12 +21,14 @@ def experiments(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
 
-def write_run(folder: Path, mask_ap: float, images_per_second: float | None = 8.0) -> None:
+def write_run(
+    folder: Path, mask_ap: float, images_per_second: float | None = 8.0, exit: str = "finished"
+) -> None:
     folder.mkdir(parents=True)
     scores = {"AP": mask_ap, "AP50": 2 * mask_ap}
     evaluation = {"dataset": "tiny_voc_val", "bbox": scores, "segm": scores}
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
-    record = {"end_iteration": 1200, "images_per_second": images_per_second, "exit": "finished"}
+    record = {"end_iteration": 1200, "images_per_second": images_per_second, "exit": exit}
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "config.yaml").write_text("SOLVER:\n  IMS_PER_BATCH: 4\n")
 
@@ -46,6 +48,26 @@ def test_the_table_has_means_and_deviations_over_seeds(tmp_path, capsys):
     print_experiments.main([str(tmp_path)])
     rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines()]
     assert [row[-1] for row in rows[2:]] == ["10.0", "", "20.0"]
+
+
+def test_only_runs_that_came_to_their_end_are_in_the_table(tmp_path, capsys):
+    write_run(tmp_path / "one/seed_1", 10.0, exit="stopped by TEST.EARLY_STOP_PATIENCE")
+    write_run(tmp_path / "one/seed_2", 20.0, exit="stopped by SIGTERM")
+    write_run(tmp_path / "two/seed_1", 20.0, exit="running")
+    print_experiments.main([str(tmp_path)])
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 3 and "10.00" in rows[2]
+
+
+def test_a_model_without_masks_has_its_row(tmp_path, capsys):
+    write_run(tmp_path / "boxes_30/seed_1", 10.0)
+    evaluation = tmp_path / "boxes_30/seed_1/evaluation.json"
+    content = json.loads(evaluation.read_text())
+    del content["segm"]
+    evaluation.write_text(json.dumps(content))
+    print_experiments.main([str(tmp_path)])
+    row = re.split(r"\s*\|\s*", capsys.readouterr().out.splitlines()[2])[1:-1]
+    assert row[3:7] == ["10.00", "20.00", "", ""]
 
 
 def test_learning_curves_are_drawn_through_rows_with_numbers(tmp_path, capsys):

@@ -205,12 +205,16 @@ def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
     train_net.main(["--resume", *pairs, "SOLVER.MAX_ITER", "5"])
     assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 4
     assert json.loads((run / "evaluation.json").read_text())["iteration"] == 5
+    message = refused(["--resume", *pairs, "SOLVER.MAX_ITER", "4"], capsys)
+    assert "5 iterations are done" in message
+    assert "MAX_ITER: 5" in (run / "config.yaml").read_text()
     # Starting from the very run that would be replaced is refused, and it stays.
     weights = str(run / "latest.pth")
     message = refused(["--overwrite", *pairs, "MODEL.WEIGHTS", weights], capsys)
     assert "would delete" in message
     # So is what could not start.
-    message = refused(["--overwrite", *pairs, "MODEL.TIMM.NAME", "resnet18"], capsys)
+    another = ["--config-file", str(SMALL_CONFIG), *pairs, "MODEL.TIMM.NAME", "resnet18"]
+    message = refused(["--overwrite", *another], capsys)
     assert "is for another model" in message
     assert read_checkpoint(weights)["iteration"] == 4
     train(generated_root, run, "--overwrite")
@@ -244,6 +248,8 @@ def truncate_the_json(root: Path) -> None:
         (None, ["MODEL.TIMM.NAMES", "x"], "did you mean MODEL.TIMM.NAME?"),
         (None, ["MODEL.TIMM.NAME", "resnet18"], "is for another model"),
         (None, ["MODEL.WEIGHTS", "nowhere.pth"], "no file 'nowhere.pth'"),
+        (None, ["MODEL.WEIGHTS", "tim://resnest50d"], "or kind of address"),
+        (None, ["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER 0: choose 1 or more"),
         (None, ["DATASETS.TRAIN", "('tiny_voc_test',)"], "has no annotations"),
         (None, ["DATASETS.TRAIN", "('voc',)"], "no data set 'voc'"),
         (None, ["TEST.BEST_METRIC", "segm/mAP"], "choose one of bbox/AP, bbox/AP50"),

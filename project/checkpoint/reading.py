@@ -36,7 +36,14 @@ def find_weights(path: str, output_dir: str = "") -> str:
         UserError: there is no such file.
     """
     if "://" in path:
-        return PathManager.get_local_path(path)
+        try:
+            local = PathManager.get_local_path(path)
+        except OSError as error:
+            raise UserError(f"MODEL.WEIGHTS {path} cannot be downloaded: {error}") from error
+        # A kind of URL that nobody knows is taken for the name of a file.
+        if not Path(local).is_file():
+            raise UserError(f"MODEL.WEIGHTS {path}: there is no such file, or kind of address")
+        return local
     candidates = [Path(path)]
     if output_dir and not Path(path).is_absolute():
         candidates.append(Path(output_dir) / path)

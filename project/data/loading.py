@@ -190,11 +190,12 @@ def build_train_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
+    """``worker_init_fn`` of a ``DataLoader`` in a program that signals stop in good order."""
     # A worker is one thread of the machine; and threads of OpenCV do not survive a fork.
     cv2.setNumThreads(0)
     _leave_signals_to_the_main_process()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
+from project.errors import UserError
+
 LOGGERS = ("detectron2", "fvcore", "project")
 
 
@@ -14,14 +16,28 @@ def log_to_console(rank: int = 0) -> None:
         setup_logger(
             name=name, abbrev_name={"detectron2": "d2"}.get(name, name), distributed_rank=rank
         )
+    # Where training ends with an error, Detectron2 logs its traceback.
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_has_no_user_error)
+
+
+def _has_no_user_error(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 def log_to_file(output_dir: str, rank: int = 0) -> None:
-    """Also append the log to ``output_dir/log.txt`` (``log.txt.rank1``, ... of other processes)."""
+    """Also append the log to ``output_dir/log.txt`` (``log.txt.rank1``, ... of other processes).
+
+    Raises:
+        UserError: nothing can be written there.
+    """
     log_to_console(rank)
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {output_dir!r}: {error.strerror}") from error
     for name in LOGGERS:
         logger = logging.getLogger(name)
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:

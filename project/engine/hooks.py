@@ -68,6 +68,17 @@ def checkpoint_name(trainer) -> str:
     return "model_final" if is_last else f"model_{trainer.iter:07d}"
 
 
+class EvalHook(hooks.EvalHook):
+    """Detectron2's, which evaluates after the last iteration also where that one has failed.
+
+    Other processes, which know of no failure, would wait for it in vain.
+    """
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
 class BestModelHook(HookBase):
     """Keeps the best model as ``best.pth``, and stops when nothing gets better any more.
 
@@ -76,24 +87,36 @@ class BestModelHook(HookBase):
 
     Args:
         metric: its name in the event storage, such as "segm/AP"; larger is better.
+        dataset_name: that it is of.
         period: that of the ``EvalHook``.
         patience: evaluations without a better value after which training stops; 0 for never.
         keep: so many of the best periodic checkpoints stay.
     """
 
-    def __init__(self, metric: str, period: int, patience: int = 0, keep: int = 0):
+    def __init__(
+        self, metric: str, dataset_name: str, period: int, patience: int = 0, keep: int = 0
+    ):
         self._metric = metric
         self._period = period
         self._patience = patience
         self._keep = keep
+        self._compared = [metric, dataset_name]
         # "kept": iterations and values of the best ones, the best first.
         self._state: dict = {"value": -math.inf, "iteration": -1, "without": 0, "kept": []}
 
     def state_dict(self) -> dict:
-        return dict(self._state)
+        return {**self._state, "compared": self._compared}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._state.update(state_dict)
+        state = dict(state_dict)
+        before = state.pop("compared", self._compared)
+        if before == self._compared:
+            self._state.update(state)
+        else:
+            logger.warning(
+                f"The best model was that by {' of '.join(before)}; now"
+                f" {' of '.join(self._compared)} is compared, from the next evaluation on"
+            )
 
     @property
     def kept_iterations(self) -> list[int]:
@@ -115,19 +138,22 @@ class BestModelHook(HookBase):
         """Compare the evaluation that was just done."""
         # The main process alone has the metrics.
         newest = self.trainer.storage.latest().get(self._metric, (math.nan, 0))[0]
-        value = comm.all_gather(newest)[0]
-        if not math.isnan(value):
-            kept = [*self._state["kept"], (self.trainer.last_iteration, value)]
-            kept.sort(key=lambda item: -item[1])
+        value, iteration = comm.all_gather(newest)[0], self.trainer.last_iteration
+        if math.isnan(value):
+            logger.warning(f"{self._metric} is not defined on this test set: no model is the best")
+        else:
+            # A run that had finished and is resumed comes by its last evaluation again.
+            kept = [item for item in self._state["kept"] if item[0] != iteration]
+            kept = sorted([*kept, (iteration, value)], key=lambda item: -item[1])
             self._state["kept"] = kept[: self._keep]
-        better = value > self._state["value"]
-        self._state["without"] = 0 if better else self._state["without"] + 1
-        if better:
-            self._state.update(value=value, iteration=self.trainer.last_iteration)
+        if value > self._state["value"]:
+            self._state.update(value=value, iteration=iteration, without=0)
             self.trainer.checkpointer.save_best(
-                value=value, metric=self._metric, iteration=self.trainer.last_iteration
+                value=value, metric=self._metric, iteration=iteration
             )
             logger.info(f"Best so far: {self._metric} {value:.3f}, saved as best.pth")
+        elif self._state["iteration"] >= 0:
+            self._state["without"] += 1
         self.trainer.save(checkpoint_name(self.trainer))
 
     def _stop_if_nothing_gets_better(self) -> None:
@@ -161,10 +187,18 @@ class PreciseBN(hooks.PreciseBN):
     def update_stats(self) -> None:
         self._data_iter = None
         super().update_stats()
-        if comm.get_world_size() > 1:
-            for norm in get_bn_modules(self._model):
-                distributed.broadcast(norm.running_mean, src=0)
-                distributed.broadcast(norm.running_var, src=0)
+        share_statistics(self._model)
+
+
+def share_statistics(model: torch.nn.Module) -> None:
+    """Give BatchNorm on every process the running statistics of the main one.
+
+    Each process has those of its own pictures, and checkpoints have the main one's.
+    """
+    if comm.get_world_size() > 1:
+        for norm in get_bn_modules(model):
+            distributed.broadcast(norm.running_mean, src=0)
+            distributed.broadcast(norm.running_var, src=0)
 
 
 class SignalHook(HookBase):

@@ -26,6 +26,7 @@ from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from project.data.loading import STOP_SIGNALS
 from project.engine.hooks import StopTraining
+from project.engine.run_record import NO_RUN_ID
 from project.errors import UserError
 
 TIMEOUT = timedelta(minutes=30)
@@ -65,7 +66,7 @@ class Processes:
 
 def started_by_torchrun() -> bool:
     """Whether this is one of several processes that something else has started."""
-    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"} <= {*os.environ}
 
 
 def launch(function: Callable, args: tuple, processes: Processes) -> None:
@@ -100,7 +101,7 @@ def _launch_config(processes: Processes) -> LaunchConfig:
         endpoint = processes.dist_url.removeprefix("tcp://")
         place = {"rdzv_backend": "static", "rdzv_endpoint": endpoint}
         place["rdzv_configs"] = {"rank": processes.machine_rank}
-        run_id = "detectron2"
+        run_id = NO_RUN_ID
     return LaunchConfig(
         min_nodes=processes.machines,
         max_nodes=processes.machines,
@@ -112,7 +113,11 @@ def _launch_config(processes: Processes) -> LaunchConfig:
 
 
 def _exit_code(error: ChildFailedError) -> int:
-    """Print the first failure in one line; that of a signal to stop has been said."""
+    """Say the first failure in one line; that of a signal to stop has been said.
+
+    Raises:
+        UserError: that was the failure.
+    """
     rank, failure = error.get_first_failure()
     if failure.exitcode - 128 in STOP_SIGNALS:
         return failure.exitcode
@@ -120,6 +125,9 @@ def _exit_code(error: ChildFailedError) -> int:
     if isinstance(message, dict):
         message = message.get("message", "")
     # "ValueError: ..." of an exception; a process that was killed left no message.
+    kind, _, text = str(message).partition(": ")
+    if kind == UserError.__name__:
+        raise UserError(text)
     print(f"error: process {rank} failed (exit code {failure.exitcode}): {message}", flush=True)
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
@@ -128,7 +136,7 @@ def _worker(function: Callable, args: tuple, device: str) -> None:
     try:
         record(with_process_group)(function, args, device)
     except BaseException as error:
-        if not isinstance(error, SystemExit):
+        if not isinstance(error, SystemExit | UserError):
             traceback.print_exc()
         _end_at_once(error.code if isinstance(error, SystemExit) else 1)
 

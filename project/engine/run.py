@@ -34,7 +34,13 @@ from project.data.loading import require_divisible_batch
 from project.data.mapper import build_mapper
 from project.engine.console import log_to_console, log_to_file
 from project.engine.dry_run import dry_run
-from project.engine.run_record import recorded_job, torchrun_job
+from project.engine.run_record import (
+    CLAIM,
+    claim_for_job,
+    is_claimed,
+    is_finished,
+    outlives_its_processes,
+)
 from project.engine.trainer import Trainer, iou_types
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY
@@ -152,8 +158,9 @@ def _restarted(cfg: CfgNode, job: Job) -> Job:
     if job.eval_only or job.resume or job.dry_run:
         return job
     restarts = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))))
-    same_job = torchrun_job() != "" and torchrun_job() == recorded_job(cfg.OUTPUT_DIR)
-    if not restarts and not any(comm.all_gather(same_job)):
+    goes_on = restarts or (outlives_its_processes() and not is_finished(cfg.OUTPUT_DIR))
+    # Without the claim it is another run that is there, for which this job may have been refused.
+    if not any(comm.all_gather(goes_on and is_claimed(cfg.OUTPUT_DIR))):
         return job
     try:
         logger.info(f"Started again: going on from {newest_checkpoint(cfg.OUTPUT_DIR)}")
@@ -182,9 +189,9 @@ def run(cfg: CfgNode, job: Job) -> dict | list | None:
         dry_run(cfg)
         return None
     trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=job.resume)
     if comm.is_main_process():
         (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(trainer.cfg.dump())
-    trainer.resume_or_load(resume=job.resume)
     return trainer.train()
 
 
@@ -284,14 +291,17 @@ def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
 
 _RUN_FILES = (
     *("model_*.pth", "*.pth.tmp", "latest.pth", "best.pth", "last_checkpoint", "config.yaml"),
-    *("metrics.json", "run.json", "events.out.tfevents.*", "log.txt*", "evaluation*.json"),
+    *("metrics.json", "run.json", "events.out.tfevents.*", "log.txt*", "evaluation*.json", CLAIM),
 )
 
 
 def _files_to_replace(cfg: CfgNode, job: Job) -> list[Path]:
     """The files of a run in ``OUTPUT_DIR`` that is to be replaced; mixing two runs is refused."""
     output_dir = Path(cfg.OUTPUT_DIR)
-    holds_run = any((output_dir / name).exists() for name in ("last_checkpoint", "metrics.json"))
+    metrics = output_dir / "metrics.json"  # it is empty if the first iteration was not reached
+    holds_run = (output_dir / "last_checkpoint").exists() or (
+        metrics.exists() and metrics.stat().st_size > 0
+    )
     if not holds_run or job.resume:
         return []
     if not job.overwrite:
@@ -323,6 +333,7 @@ def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {str(output_dir)!r}: {error.strerror}") from error
+    claim_for_job(cfg.OUTPUT_DIR)
 
 
 def _require_model(cfg: CfgNode) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ from project.files import write_json
 from project.memory import peak_memory_of_device
 
 RUN_RECORD = "run.json"
+CLAIM = "torchrun_job"
+NO_RUN_ID = "none"  # torchrun's id where the user gave none
+EARLY_STOP = "stopped by TEST.EARLY_STOP_PATIENCE"
+FINISHED = ("finished", EARLY_STOP)
 
 
 class RunRecordHook(HookBase):
@@ -48,7 +53,6 @@ class RunRecordHook(HookBase):
         self._device = device
         self._record = {
             "command": sys.argv,
-            "job": torchrun_job(),
             "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
             "git_commit": _git_commit(),
             "versions": {**versions, "python": sys.version.split()[0]},
@@ -76,7 +80,7 @@ class RunRecordHook(HookBase):
             end_iteration=end,
             images_per_second=round(speed, 3) if pictures else None,
             peak_memory_mib=peak_memory_of_device(self._device)[0] // 2**20,
-            exit="finished" if finished else _reason(error),
+            exit="finished" if finished and error is None else _reason(error),
         )
         self._write()
 
@@ -86,18 +90,40 @@ class RunRecordHook(HookBase):
 
 
 def torchrun_job() -> str:
-    """The id that torchrun's processes of one job share, over restarts; "" without one."""
-    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return "" if run_id == "none" else run_id
+    """What torchrun's processes of one job share, over restarts; "" without torchrun.
+
+    That is ``--rdzv-id``, which a job that is started again can share too; without one, it is the
+    program that starts the processes of this machine.
+    """
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{socket.gethostname()}:{os.getppid()}" if run_id == NO_RUN_ID else run_id
 
 
-def recorded_job(output_dir: str) -> str:
-    """The :func:`torchrun_job` whose run in a directory is not finished; "" if there is none."""
+def outlives_its_processes() -> bool:
+    """Whether a job that is started again can be this one: it has an id of its own."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", NO_RUN_ID) != NO_RUN_ID
+
+
+def claim_for_job(output_dir: str) -> None:
+    """Note in a run's directory that it is that of this :func:`torchrun_job`, if there is one."""
+    if torchrun_job():
+        (Path(output_dir) / CLAIM).write_text(torchrun_job())
+
+
+def is_claimed(output_dir: str) -> bool:
+    """Whether a run's directory is that of this :func:`torchrun_job`."""
     try:
-        record = json.loads((Path(output_dir) / RUN_RECORD).read_text())
-        return "" if record["exit"] == "finished" else record["job"]
+        return torchrun_job() == (Path(output_dir) / CLAIM).read_text()
+    except OSError:
+        return False
+
+
+def is_finished(output_dir: str) -> bool:
+    """Whether the run in a directory came to its end."""
+    try:
+        return json.loads((Path(output_dir) / RUN_RECORD).read_text())["exit"] in FINISHED
     except (OSError, ValueError, KeyError):
-        return ""
+        return False
 
 
 def _now() -> str:
@@ -106,9 +132,7 @@ def _now() -> str:
 
 def _reason(error: BaseException | None) -> str:
     if isinstance(error, StopTraining):
-        signalled = error.code > 128
-        name = signal.Signals(error.code - 128).name if signalled else "TEST.EARLY_STOP_PATIENCE"
-        return f"stopped by {name}"
+        return f"stopped by {signal.Signals(error.code - 128).name}" if error.code else EARLY_STOP
     return "stopped" if error is None else f"{type(error).__name__}: {error}"
 
 

@@ -22,17 +22,19 @@ from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
 from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
 from project.checkpoint.reading import newest_checkpoint
 from project.data.categories import Categories
-from project.data.loading import build_train_loader, training_records
+from project.data.loading import build_train_loader, start_worker, training_records
 from project.data.mapper import build_mapper
 from project.engine.hints import HintHook
 from project.engine.hooks import (
     BestModelHook,
     CheckpointHook,
     EMAHook,
+    EvalHook,
     PreciseBN,
     SignalHook,
     StopTraining,
     TimedWriter,
+    share_statistics,
 )
 from project.engine.progress import ProgressPrinter
 from project.engine.run_record import RunRecordHook
@@ -137,9 +139,10 @@ class Trainer(DefaultTrainer):
         periods = [cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD if evaluates else 0]
         ret.append(CheckpointHook(periods))
         if evaluates:
-            ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+            ret.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
             self._best_model = BestModelHook(
                 self._best_metric_name(),
+                cfg.DATASETS.TEST[0],
                 period=cfg.TEST.EVAL_PERIOD,
                 patience=cfg.TEST.EARLY_STOP_PATIENCE,
                 keep=cfg.SOLVER.CHECKPOINT_KEEP.BEST,
@@ -153,7 +156,7 @@ class Trainer(DefaultTrainer):
             warmup=cfg.SOLVER.WARMUP_ITERS,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
-        record = RunRecordHook(
+        self._run_record = RunRecordHook(
             cfg.OUTPUT_DIR,
             config=cfg.dump(),
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
@@ -161,7 +164,7 @@ class Trainer(DefaultTrainer):
             dtype=self._trainer.dtype,
             versions=versions(),
         )
-        return [*ret, hints, record, SignalHook()]
+        return [*ret, hints, self._run_record, SignalHook()]
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's, with a short line on the console."""
@@ -172,6 +175,7 @@ class Trainer(DefaultTrainer):
         return [printer, *(w for w in writers if not isinstance(w, CommonMetricPrinter))]
 
     def _evaluate(self) -> OrderedDict:
+        share_statistics(self.model_to_use)
         self._last_eval_results = self.test(self.cfg, self.model_to_use)
         return self._last_eval_results
 
@@ -190,7 +194,9 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         """Detectron2's loader of a test set with this project's mapper."""
         mapper = build_mapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader.worker_init_fn = start_worker  # for which Detectron2 0.6 has no argument
+        return loader
 
     @classmethod
     def build_evaluator(
@@ -262,6 +268,11 @@ class Trainer(DefaultTrainer):
         """
         if resume:
             self.checkpointer.load(newest_checkpoint(self.cfg.OUTPUT_DIR))
+            if self.start_iter > self.max_iter:
+                raise UserError(
+                    f"--resume: {self.start_iter} iterations are done, and SOLVER.MAX_ITER is"
+                    f" {self.max_iter}; give that number or a larger one"
+                )
             logger.info(f"Going on after iteration {self.start_iter} of {self.max_iter}")
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
@@ -292,6 +303,14 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             logger.info(f"Finished: the model is {self.cfg.OUTPUT_DIR}/latest.pth")
         return results
+
+    def after_train(self) -> None:
+        """Detectron2's; where a hook fails, ``run.json`` says so."""
+        try:
+            super().after_train()
+        except BaseException:
+            self._run_record.after_train()
+            raise
 
     @property
     def last_iteration(self) -> int:

@@ -68,7 +68,12 @@ def train(root: Path, output: Path, *opts: str, processes: int) -> dict[str, tor
 
 
 @pytest.mark.parametrize(
-    "function", ["batchnorm_is_that_of_all_batches", "means_are_over_all_samples"]
+    "function",
+    [
+        "batchnorm_is_that_of_all_batches",
+        "means_are_over_all_samples",
+        "statistics_become_those_of_the_main_process",
+    ],
 )
 def test_in_two_processes(function):
     assert finish(start(["tests/tools/run_processes.py", function])) is not None
@@ -104,6 +109,12 @@ def test_when_one_process_fails_all_end_and_its_error_is_the_last_word(function,
     while session_lives(process.pid):
         assert time.monotonic() < deadline, "processes are left"
         time.sleep(0.1)
+
+
+def test_a_mistake_that_one_process_meets_is_one_line():
+    output = finish(start(["tests/tools/run_processes.py", "one_meets_a_mistake_of_the_user"]), 2)
+    assert output.strip().splitlines()[-1] == "error: choose another: name"
+    assert "project.errors.UserError" not in output  # as at the end of a traceback
 
 
 def session_lives(session: int) -> bool:
@@ -243,7 +254,7 @@ def test_torchrun_goes_on_after_one_of_two_nodes_was_killed(root, tmp_path):
         for node in nodes:
             kill_with_children(node)
     assert read_checkpoint(str(output / "latest.pth"))["iteration"] == 59
-    assert json.loads((output / "run.json").read_text())["job"] == "the-job"
+    assert (output / "torchrun_job").read_text() == "the-job"
     assert "Going on after iteration" in (output / "log.txt").read_text()
 
 
@@ -275,7 +286,8 @@ def test_machines_that_cannot_meet_are_one_line(arguments, message):
         Processes(1, "cpu", **arguments)
 
 
-STAND_INS = {"srun": '#!/bin/sh\nexec "$@"\n', "scontrol": "#!/bin/sh\necho localhost\n"}
+# srun's own option and its value come first.
+STAND_INS = {"srun": '#!/bin/sh\nshift 2\nexec "$@"\n', "scontrol": "#!/bin/sh\necho localhost\n"}
 
 
 @pytest.mark.slow

@@ -15,8 +15,10 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
+from project.engine.hooks import share_statistics
 from project.engine.launch import Processes, launch
 from project.engine.step import TrainStep
+from project.errors import UserError, reports_user_errors
 from project.loss_normalizer import share_of_mean
 
 CHANNELS = 3
@@ -25,6 +27,12 @@ CHANNELS = 3
 def one_raises() -> None:
     if comm.get_rank() == 1:
         raise FloatingPointError("iteration 3, images [7, 9]: a loss is not finite")
+    distributed.all_reduce(torch.zeros(1))  # waits for the other
+
+
+def one_meets_a_mistake_of_the_user() -> None:
+    if comm.get_rank() == 1:
+        raise UserError("choose another: name")
     distributed.all_reduce(torch.zeros(1))  # waits for the other
 
 
@@ -104,5 +112,17 @@ def means_are_over_all_samples() -> None:
     torch.testing.assert_close(model.module.weight.grad, single.weight.grad)
 
 
+def statistics_become_those_of_the_main_process() -> None:
+    norm = nn.BatchNorm2d(CHANNELS)
+    frozen = nn.BatchNorm2d(CHANNELS).eval()
+    rank = comm.get_rank()
+    for module in (norm, frozen):
+        module.running_mean.fill_(rank)
+        module.running_var.fill_(2 + rank)
+    share_statistics(nn.Sequential(norm, frozen))
+    assert norm.running_mean.eq(0).all() and norm.running_var.eq(2).all()
+    assert frozen.running_mean.eq(rank).all()  # nobody changed it, and nobody needs it sent
+
+
 if __name__ == "__main__":
-    launch(globals()[sys.argv[1]], (), Processes(2, "cpu"))
+    reports_user_errors(launch)(globals()[sys.argv[1]], (), Processes(2, "cpu"))
