@@ -2,8 +2,7 @@
 
     python scripts/build_detectron2.py FOLDER
 
-downloads the source archive of the official release (by its hash, see detectron2-sdist.txt),
-applies the edits of the table below, and leaves the wheel in FOLDER. What needs Detectron2's C++
+downloads a source archive of the release (by its hash, see detectron2-sdist.txt), applies the edits of the table below, and leaves the wheel in FOLDER. What needs Detectron2's C++
 extension (rotated boxes, its own deformable convolutions) is not in it; RoIAlign and NMS are
 torchvision's.
 """

@@ -25,14 +25,13 @@ def test_public_names_are_reached_lazily():
 
 
 def test_without_detectron2_one_line_says_how_to_get_it():
-    # -S leaves site-packages out: a Python where nothing is installed.
-    result = subprocess.run(
-        [sys.executable, "-S", "train_net.py", "--help"],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={},
-    )
+    def without_packages(*options: str) -> subprocess.CompletedProcess:
+        # -S leaves site-packages out: a Python where nothing is installed.
+        command = [sys.executable, "-S", "train_net.py", *options]
+        return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env={})
+
+    result = without_packages("--resume")
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and "setup.sh" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert "--num-gpus" in without_packages("--help").stdout
