@@ -21,6 +21,14 @@ def check_output_file(path: str | Path, overwrite: bool) -> None:
         raise UserError(f"{path}: there is no folder {str(path.parent)!r}")
 
 
+def check_picture_file(path: str | Path) -> None:
+    """Raise :class:`UserError` now if no picture could be written under the name ``path``."""
+    import cv2  # here, because most of what writes files draws nothing
+
+    if not cv2.haveImageWriter(str(path)):
+        raise UserError(f"{path}: pictures of this type cannot be written; end the name in .png")
+
+
 def require_new_folder(path: Path) -> None:
     """Raise :class:`UserError` unless ``path`` is a folder that is not there yet, or is empty."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -34,7 +42,7 @@ def read_json(path: str | Path) -> object:
         UserError: there is no such file, or it is no JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # no JSON, or no text

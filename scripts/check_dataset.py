@@ -22,7 +22,7 @@ from project.data.checking.problems import Severity
 from project.data.checking.report import class_table, problem_table, statistics
 from project.data.layout import DatasetFiles, tiny_voc_files
 from project.errors import UserError, reports_user_errors
-from project.files import write_json
+from project.files import require_new_folder, write_json
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     root = Path(args.root)
     if not root.is_dir():
         raise UserError(f"there is no folder {args.root!r}")
+    if args.fix:
+        require_new_folder(Path(args.fix))
     if args.json and Path(args.json).exists():
         raise UserError(f"--json {args.json} is there already; choose another name")
     known = tiny_voc_files(root)

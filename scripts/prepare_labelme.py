@@ -34,24 +34,34 @@ def main(argv: list[str] | None = None) -> None:
     require_detectron2()
     from project.data.labelme import read_labelme
     from project.data.layout import tiny_voc_files
+    from project.data.reading import decode_image
     from project.files import require_new_folder, write_json
 
+    require_new_folder(args.root)
+    target = tiny_voc_files(args.root)["tiny_voc_train"]
     pictures = [read_labelme(path) for path in sorted(args.folder.rglob("*.json"))]
     if not pictures:
         raise UserError(f"{args.folder}: there is no JSON of labelme in it")
-    labels = sorted({str(shape["label"]) for p in pictures for shape in p.content["shapes"]})
+    names = _file_names(pictures, args.folder)
+    images, objects = [], []
+    for number, (name, picture) in enumerate(tqdm(names.items(), desc="reading"), start=1):
+        source = f"the picture of {picture.path}"
+        height, width = decode_image(picture.image_bytes(), source).shape[:2]
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        objects += [(number, *found) for found in picture.objects(height, width)]
+    labels = sorted({label for _, label, _ in objects})
     if not labels:
         raise UserError(f"{args.folder}: no picture has an object")
-    require_new_folder(args.root)
-    target = tiny_voc_files(args.root)["tiny_voc_train"]
+
+    for name, picture in tqdm(names.items(), desc="copying"):
+        copy = target.image_root / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(picture.image_bytes())
     category_ids = {label: number for number, label in enumerate(labels, start=1)}
-    images, annotations = [], []
-    for picture in tqdm(pictures, unit="picture", mininterval=1):
-        image = _copy(picture, args.folder, target.image_root, len(images) + 1)
-        images.append(image)
-        for label, fields in picture.objects(image["height"], image["width"]):
-            number = {"id": len(annotations) + 1, "image_id": image["id"]}
-            annotations.append({**number, "category_id": category_ids[label], **fields})
+    annotations = [
+        {"id": number, "image_id": image_id, "category_id": category_ids[label], **fields}
+        for number, (image_id, label, fields) in enumerate(objects, start=1)
+    ]
     categories = [{"id": number, "name": label} for label, number in category_ids.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_json(content, target.json_file)
@@ -61,20 +71,17 @@ def main(argv: list[str] | None = None) -> None:
         print("left out:", ", ".join(f"{n} x {kind}" for kind, n in left_out.items()))
 
 
-def _copy(picture, folder: Path, image_root: Path, image_id: int) -> dict:
-    """Copy a picture to the data set; its record."""
-    from project.data.reading import read_image
-
-    place = (picture.path.parent / picture.image_name).resolve()
-    inside = place.is_relative_to(folder.resolve())
-    name = place.relative_to(folder.resolve()).as_posix() if inside else place.name
-    copy = image_root / name
-    if copy.exists():
-        raise UserError(f"{picture.path}: {name} is annotated twice")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_bytes(picture.image_bytes())
-    height, width = read_image(copy).shape[:2]
-    return {"id": image_id, "file_name": name, "width": width, "height": height}
+def _file_names(pictures: list, folder: Path) -> dict:
+    """Pictures by the name that each has in the data set."""
+    names = {}
+    for picture in pictures:
+        place = (picture.path.parent / picture.image_name).resolve()
+        inside = place.is_relative_to(folder.resolve())
+        name = place.relative_to(folder.resolve()).as_posix() if inside else place.name
+        if name in names:
+            raise UserError(f"{picture.path}: {name} is annotated twice")
+        names[name] = picture
+    return names
 
 
 if __name__ == "__main__":

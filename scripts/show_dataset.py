@@ -39,12 +39,13 @@ def main(argv: list[str] | None = None) -> None:
     require_detectron2()
     from project.config import load_config
     from project.data.datasets import register_training_sets
-    from project.files import check_output_file
+    from project.files import check_output_file, check_picture_file
     from project.visualization.contact_sheet import draw_training_pictures
 
     if args.images < 1:
         raise UserError(f"--images {args.images}: choose 1 or more")
     check_output_file(args.output, args.overwrite)
+    check_picture_file(args.output)
     opts = ["DATASETS.ROOT", args.root, *args.opts]
     opts += ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0"]
     cfg = load_config(args.config_file, opts)

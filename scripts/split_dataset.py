@@ -49,25 +49,32 @@ def main(argv: list[str] | None = None) -> None:
     for output in outputs:
         check_output_file(output.json_file, args.overwrite)
     whole, content = training_set(Path(args.root))
-    ids = {whole.image_root / image["file_name"]: image["id"] for image in content["images"]}
-    if len(ids) < 2:
-        raise UserError(f"{whole.json_file}: {len(ids)} image(s) cannot be split")
-    same, similar = look_alikes(ids, progress=True)
-    together = [(group[0], other) for group in same for other in group[1:]]
-    if not args.identical_only:
-        together += similar
-    pairs = [(ids[first], ids[second]) for first, second in together]
-    chosen = stratified_split(classes_of_images(content), args.share, args.seed, pairs)
-    reached = len(chosen) / len(ids)
+    images = {image["id"]: whole.image_root / image["file_name"] for image in content["images"]}
+    if len(images) < 2:
+        raise UserError(f"{whole.json_file}: {len(images)} image(s) cannot be split")
+    ids = defaultdict(list)
+    for image_id, path in images.items():
+        ids[path].append(image_id)
+    same, similar = look_alikes(ids, decode=not args.identical_only, progress=True)
+    groups = [*([path] for path in ids), *same, *similar]  # a file may have several images
+    alike = [[image_id for path in group for image_id in ids[path]] for group in groups]
+    together = [(group[0], other) for group in alike for other in group[1:]]
+    chosen = stratified_split(classes_of_images(content), args.share, args.seed, together)
+    reached = len(chosen) / len(images)
     if together and not args.share / 2 <= reached <= (1 + args.share) / 2:
         raise UserError(
-            f"{len(chosen)} of {len(ids)} images would be for validation, not {args.share:.0%}: so"
-            " many pictures look the same, and stay together; with --identical-only just those that"
-            " are the same do"
+            f"{len(chosen)} of {len(images)} images would be for validation, not"
+            f" {args.share:.0%}: so many pictures look the same, and stay together; with"
+            " --identical-only just those that are the same do"
+        )
+    if not 0 < len(chosen) < len(images):
+        raise UserError(
+            f"{whole.json_file}: none of {len(images)} images would be for"
+            f" {'training' if chosen else 'validation'}; choose a --share nearer to 0.5"
         )
 
     counts: dict[str, list] = defaultdict(list)
-    for output, image_ids in zip(outputs, (set(ids.values()) - chosen, chosen), strict=True):
+    for output, image_ids in zip(outputs, (images.keys() - chosen, chosen), strict=True):
         part = part_of(content, image_ids)
         write_json(part, output.json_file)
         numbers = statistics(part)
@@ -77,7 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     headers = ["category", "training images", "objects", "validation images", "objects"]
     print(tabulate([[name, *values] for name, values in counts.items()], headers=headers))
     if together:
-        print(f"{len(together)} pair(s) of pictures that are, or look, the same stay together")
+        number = len({image_id for pair in together for image_id in pair})
+        print(f"{number} images that are, or look, the same as others stay together")
 
 
 if __name__ == "__main__":

@@ -49,17 +49,25 @@ class Categories:
         )
 
 
-def read_categories(coco_json: Mapping, source: Path) -> Categories:
-    """The categories of a COCO JSON.
+def read_categories(coco_json: Mapping, source: Path, *, skip_bad: bool = False) -> Categories:
+    """The categories of a COCO JSON, repaired as when it is loaded; none where it has no list.
+
+    Args:
+        skip_bad: leave out those with errors, instead of refusing.
 
     Raises:
-        UserError: a category without id or name, or an id twice.
+        UserError: a category has an error.
     """
-    names_by_id: dict[int, str] = {}
-    for category in coco_json.get("categories", []):
-        if not isinstance(category, dict) or "id" not in category or "name" not in category:
-            raise UserError(f"{source}: a category without id or name: {category}")
-        if category["id"] in names_by_id:
-            raise UserError(f"{source}: category id {category['id']} is there twice")
-        names_by_id[category["id"]] = category["name"]
-    return Categories.from_mapping(names_by_id)
+    # Here, because whoever runs an exported model need not have what the checks do.
+    from project.data.checking.inspection import inspect_content
+    from project.data.checking.report import in_one_line
+
+    if not coco_json.get("categories"):
+        return Categories((), ())
+    content = {"categories": coco_json["categories"], "images": []}
+    inspection = inspect_content(content, {})
+    if inspection.errors and not skip_bad:
+        raise UserError(
+            f"{source}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py says more"
+        )
+    return Categories.from_mapping({c["id"]: c["name"] for c in inspection.content["categories"]})

@@ -26,7 +26,7 @@ def _read_coco_json(path: str, size: int, mtime_ns: int) -> dict:
     was_enabled = gc.isenabled()
     gc.disable()  # it would look for cycles after every few hundred of a million new lists
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON (cut off?): {error}") from error

@@ -141,7 +141,9 @@ def _read_all_categories(cfg: CfgNode, names: Iterable[str]) -> dict[str, Catego
     known = dataset_files(cfg)
     paths = [known[name].json_file for name in names if name in known]
     return {
-        str(path): read_categories(read_coco_json(path), path) for path in paths if path.is_file()
+        str(path): read_categories(read_coco_json(path), path, skip_bad=cfg.DATASETS.SKIP_BAD)
+        for path in paths
+        if path.is_file()
     }
 
 

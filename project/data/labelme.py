@@ -1,7 +1,6 @@
 """Read labelme's annotations: one JSON beside each picture."""
 
 import base64
-import binascii
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from project.data.reading import PILLOW_ERRORS
 from project.data.segmentation import compressed_rle, decode_segmentation, mask_fields, polygons
 from project.errors import UserError
 from project.files import read_json
@@ -25,7 +25,7 @@ class LabelmePicture:
     Attributes:
         path: of its JSON.
         image_name: of the picture's file, relative to the JSON.
-        content: of the JSON.
+        content: of the JSON, without the picture.
     """
 
     path: Path
@@ -41,9 +41,13 @@ class LabelmePicture:
         file = self.path.parent / self.image_name
         if file.is_file():
             return file.read_bytes()
-        if not self.content.get("imageData"):
+        data = read_json(self.path).get("imageData")
+        if not data:
             raise UserError(f"{self.path}: there is no picture {str(file)!r}, and no imageData")
-        return _decoded(self.content["imageData"], self.path)
+        try:
+            return base64.b64decode(data, validate=True)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.path}: the picture in the JSON is damaged") from error
 
     def objects(self, height: int, width: int) -> list[tuple[str, dict]]:
         """Label, and COCO's fields of a mask, of each object that has a pixel in the picture.
@@ -99,9 +103,12 @@ def read_labelme(path: Path) -> LabelmePicture:
         UserError: the file is none of labelme's.
     """
     content = read_json(path)
-    keys = {"shapes", "imagePath"}
-    if not isinstance(content, dict) or not keys <= content.keys():
-        raise UserError(f"{path} is no JSON of labelme: it needs {' and '.join(sorted(keys))}")
+    types = {"imagePath": str, "shapes": list}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), wanted) for key, wanted in types.items()
+    ):
+        raise UserError(f"{path} is no JSON of labelme: it needs {' and '.join(types)}")
+    content.pop("imageData", None)  # of thousands of pictures it would fill the memory
     for shape in content["shapes"]:
         if not isinstance(shape, dict) or not {"label", "points"} <= shape.keys():
             raise UserError(f"{path}: a shape without label or points")
@@ -135,15 +142,11 @@ def _circle(shape: Mapping) -> list[float]:
 def _mask(shape: Mapping) -> tuple[int, int, np.ndarray]:
     """x, y of the upper left corner, and the mask from there on, bool (H, W)."""
     (x, y), _ = np.array(shape["points"], dtype=float).round().astype(int)
-    with Image.open(io.BytesIO(_decoded(shape["mask"], "mask"))) as picture:
-        return max(x, 0), max(y, 0), np.asarray(picture.convert("L")) > 0
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True))) as picture:
+            return max(x, 0), max(y, 0), np.asarray(picture.convert("L")) > 0
+    except PILLOW_ERRORS as error:
+        raise ValueError("its mask is no picture") from error
 
 
 _SHAPES = {"polygon": _polygon, "rectangle": _rectangle, "circle": _circle, "mask": _mask}
-
-
-def _decoded(text: str, source: object) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UserError(f"{source}: the picture in the JSON is damaged") from error

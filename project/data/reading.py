@@ -1,6 +1,7 @@
 """Decode pictures, fast where that is safe."""
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,11 @@ from PIL import Image, ImageOps
 
 from project.errors import UserError
 
+# What Pillow raises for files that are damaged, or no pictures.
+PILLOW_ERRORS = (
+    *(OSError, ValueError, TypeError, LookupError, SyntaxError),
+    *(struct.error, Image.DecompressionBombError),
+)
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
@@ -29,12 +35,18 @@ def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     """
     try:
         content = Path(path).read_bytes()
-        image = _decode_jpeg(content, image_format)
-        if image is None:
-            image = _decode_with_pillow(content, image_format)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({_reason(error)})") from error
-    return image
+    return decode_image(content, path, image_format)
+
+
+def decode_image(content: bytes, source: object, image_format: str = "RGB") -> np.ndarray:
+    """:func:`read_image` of a file's content; messages call it ``source``."""
+    try:
+        image = _decode_jpeg(content, image_format)
+        return _decode_with_pillow(content, image_format) if image is None else image
+    except PILLOW_ERRORS as error:
+        raise UserError(f"{source} cannot be read ({_reason(error)})") from error
 
 
 def _decode_jpeg(content: bytes, image_format: str) -> np.ndarray | None:
@@ -42,7 +54,10 @@ def _decode_jpeg(content: bytes, image_format: str) -> np.ndarray | None:
     is_whole = content.startswith(_JPEG_START) and content.endswith(_JPEG_END)
     if not is_whole or image_format not in ("RGB", "BGR"):
         return None
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than OpenCV allows
+        return None
     if image is not None and image_format == "RGB":
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return image

@@ -90,7 +90,7 @@ def _groups(images: list, together: Sequence[tuple]) -> list[list]:
         return image
 
     for first, second in together:
-        parent[root(first)] = root(second)
+        parent[root(second)] = root(first)
     groups = defaultdict(list)
     for image in images:
         groups[root(image)].append(image)

@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 from pycocotools import mask as coco_mask
 
 import train_net
 from project.config import load_config
 from project.data.categories import read_categories
 from project.data.checking.masks import decode_counts, inspect_mask
+from project.data.checking.pictures import read_headers, similar_groups
 from project.data.checking.problems import KINDS, Severity
 from project.data.coco_json import inspect_dataset
 from project.data.coco_records import coco_records
 from project.data.datasets import require_dataset, require_sound
 from project.data.mapper import build_mapper
+from project.data.reading import read_image
 from project.data.segmentation import compressed_rle, uncompressed_rle
 from project.errors import UserError
 from scripts import check_dataset
@@ -148,6 +151,10 @@ of_annotation("bbox-differs", "bbox", [40, 20, 10, 10])
 of_annotation("mask-type", "segmentation", "a mask")
 of_annotation("mask-list-empty", "segmentation", [])
 of_annotation("mask-empty", "segmentation", [[5, 5, 5.1, 5, 5.1, 5.1]], "mask of a tiny polygon")
+THIN = [[10.1, 0, 10.3, 0, 10.3, 40, 10.1, 40]]
+of_annotation("mask-empty", "segmentation", THIN, "mask between two columns")
+EDGE = [[-100, 10, 0.2, 10, 0.2, 30, -100, 30]]
+of_annotation("mask-empty", "segmentation", EDGE, "mask that hardly reaches the picture")
 of_annotation("polygon-odd", "segmentation", [[*SQUARE, 10]])
 of_annotation("polygon-nan", "segmentation", [[*SQUARE, NAN, 10]])
 of_annotation("polygon-nan", "segmentation", [[*SQUARE, INFINITY, 10]], "polygon to infinity")
@@ -156,6 +163,7 @@ of_annotation("polygon-not-numbers", "segmentation", [[*SQUARE, "10", 20]])
 of_annotation("polygon-not-numbers", "segmentation", [[*SQUARE, None, 20]], "polygon with null")
 of_annotation("polygon-not-numbers", "segmentation", [SQUARE, "x"], "a text for a polygon")
 of_annotation("polygon-relative", "segmentation", [[0.1, 0.1, 0.5, 0.1, 0.5, 0.6]])
+of_annotation("polygon-far-outside", "segmentation", [[10, 10, 1e9, 10, 10, 25]])
 of_annotation("polygon-flat", "segmentation", SQUARE)
 of_annotation("polygon-pairs", "segmentation", [[10, 10], [30, 10], [30, 25], [10, 25]])
 of_annotation("polygon-nested", "segmentation", [[SQUARE]])
@@ -197,6 +205,19 @@ of_image("image-size-invalid", "width", 60.5, "a width with a fraction")
 of_image("image-size-differs", "width", 61)
 
 
+@defect("image-name-accents")
+def _(content: dict, folder: Path) -> None:
+    content["images"][0]["file_name"] = "\u00e9.png"
+    (folder / "1.png").rename(folder / "e\u0301.png")
+
+
+@defect("image-name-backslash")
+def _(content: dict, folder: Path) -> None:
+    content["images"][0]["file_name"] = "one\\1.png"
+    (folder / "one").mkdir()
+    (folder / "1.png").rename(folder / "one/1.png")
+
+
 @picture("image-missing")
 def _(path: Path) -> None:
     path.unlink()
@@ -210,6 +231,20 @@ def _(path: Path) -> None:
 @picture("image-unreadable")
 def _(path: Path) -> None:
     path.write_bytes(b"this is no picture")
+
+
+def several(path: Path, kind: str) -> bytes:
+    frames = [Image.new("L", (WIDTH, HEIGHT), color) for color in (5, 90)]
+    frames[0].save(path, format=kind, save_all=True, append_images=frames[1:])
+    return path.read_bytes()
+
+
+# Pillow raises IndexError, struct.error and TypeError for these.
+for kind, end in (("GIF", 123), ("GIF", 130), ("TIFF", 130)):
+
+    @picture("image-unreadable", f"the first {end} bytes of a {kind}")
+    def _(path: Path, kind: str = kind, end: int = end) -> None:
+        path.write_bytes(several(path, kind)[:end])
 
 
 @picture("image-is-a-folder")
@@ -235,8 +270,7 @@ def _(path: Path) -> None:
 
 @picture("image-animated")
 def _(path: Path) -> None:
-    frames = [Image.new("L", (WIDTH, HEIGHT), color) for color in (5, 90)]
-    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:])
+    several(path, "GIF")
 
 
 @picture("image-duplicate")
@@ -466,6 +500,92 @@ def test_a_repaired_copy_replaces_nothing(tmp_path):
     assert ended.value.code == 2
 
 
+def test_a_copy_is_refused_before_the_check(tmp_path, monkeypatch, capsys):
+    make(tmp_path / "root", "bbox-empty")
+    monkeypatch.setattr(check_dataset, "check_sets", None)
+    with pytest.raises(SystemExit, match="2"):
+        check_dataset.main([str(tmp_path / "root"), "--fix", str(tmp_path / "root")])
+    assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_pictures_behind_a_link_are_in_the_copy(tmp_path):
+    make(tmp_path / "root", "bbox-empty")
+    (tmp_path / "root/train_images").rename(tmp_path / "elsewhere")
+    (tmp_path / "root/train_images").symlink_to(tmp_path / "elsewhere")
+    report_of(tmp_path / "root", "--fix", str(tmp_path / "fixed"))
+    assert len(list((tmp_path / "fixed/train_images").iterdir())) == 3
+    assert report_of(tmp_path / "fixed")[1]["problems"] == []
+
+
+def test_a_json_with_a_byte_order_mark_is_read(tmp_path):
+    write_pictures(tmp_path / "root/train_images")
+    text = json.dumps(whole_content())
+    (tmp_path / "root/pascal_train.json").write_text(text, encoding="utf-8-sig")
+    assert report_of(tmp_path / "root")[0] == 0
+
+
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
+ xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description
+ xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg", "tif"])
+@pytest.mark.parametrize("data", ["nothing", "exif", "xmp", "xmp and exif"])
+def test_a_header_has_the_size_that_is_read(tmp_path, kind, data):
+    path = tmp_path / f"1.{kind}"
+    exif, info = Image.Exif(), PngInfo()
+    if data == "exif":
+        exif[EXIF_ORIENTATION] = 6
+    elif data == "xmp and exif":
+        exif[ExifTags.Base.Make] = "camera"
+    options = {"exif": exif} if "exif" in data else {}
+    if "xmp" in data:
+        info.add_itxt("XML:com.adobe.xmp", XMP)
+        options |= {"pnginfo": info} if kind == "png" else {"xmp": XMP.encode()}
+    Image.new("RGB", (WIDTH, HEIGHT), (9, 80, 7)).save(path, **options)
+    header = read_headers(tmp_path, [path.name])[path.name]
+    assert (header.height, header.width) == read_image(path).shape[:2]
+
+
+def test_each_picture_that_looks_like_others_is_named_once_a_set(tmp_path):
+    root, noise = tmp_path / "root", np.random.default_rng(0).integers(0, 255, (8, 9, 3))
+    view = Image.fromarray(noise.astype(np.uint8)).resize((WIDTH, HEIGHT))
+    for split, name in (("train", "pascal_train.json"), ("test", "test_annotations.json")):
+        write_pictures(root / f"{split}_images")
+        for i in (1, 2, 3):  # of a fixed camera
+            view.putpixel((i, len(split)), (0, 0, 0))
+            view.save(root / f"{split}_images/{i}.png")
+        (root / name).write_text(json.dumps(whole_content()))
+    target = tmp_path / "report.json"
+    with pytest.raises(SystemExit):
+        check_dataset.main([str(root), "--decode", "--json", str(target)])
+    report = json.loads(target.read_text())
+    train, test = (
+        [problem["detail"] for problem in report[name]["problems"]]
+        for name in ("tiny_voc_train", "tiny_voc_test_annotated")
+    )
+    assert train == ["1.png"] * 2
+    assert sorted(test) == ["1.png"] * 2 + ["1.png of tiny_voc_train"] * 3
+
+
+def test_pictures_that_look_the_same_are_one_group():
+    """All of a fixed camera, and a chain of which each looks like the next."""
+    rng = np.random.default_rng(0)
+    views = [int.from_bytes(rng.bytes(8), "big") for _ in range(3)]
+    hashes = {}
+    for view, value in enumerate(views):
+        for number in range(400):
+            hashes[Path(f"{view}/{number}")] = value ^ (1 << int(rng.integers(64)))
+    chain = [int.from_bytes(rng.bytes(8), "big")]
+    for step in range(9):
+        chain.append(chain[-1] ^ (0b111 << (7 * step)))
+    hashes |= {Path(f"chain/{number}"): value for number, value in enumerate(chain)}
+    hashes |= {Path(f"flat/{number}"): 0 for number in range(5)}
+    groups = list(similar_groups(hashes))
+    assert all(len({path.parent for path in group}) == 1 for group in groups)
+    assert sorted(map(len, groups)) == [10, 400, 400, 400]
+
+
 def test_headers_are_read_once(tmp_path, monkeypatch):
     make(tmp_path / "root", "bbox-empty")
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
@@ -475,6 +595,21 @@ def test_headers_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("project.data.checking.pictures._read_header", None)
     (tmp_path / "root/pascal_train.json").touch()
     assert inspect_dataset(*files).problems == first.problems
+
+
+@given(
+    st.lists(st.tuples(st.floats(-90, 150), st.floats(-60, 100)), min_size=3, max_size=4),
+    st.floats(0, 1),
+)
+def test_a_polygon_with_a_pixel_is_kept_and_has_its_area_in_the_picture(points, thickness):
+    # Pressed flat, as most polygons without a pixel are.
+    polygon = [value for x, y in points for value in (x, 10.3 + y * thickness**4)]
+    result = inspect_mask([polygon], HEIGHT, WIDTH)
+    pixels = coco_mask.decode(coco_mask.frPyObjects([polygon], HEIGHT, WIDTH)).sum()
+    if min(*polygon[0::2], *polygon[1::2]) < -1 and result.segmentation is not None:
+        assert result.area == pixels
+    outside = "polygon-outside" in {kind for kind, _ in result.problems}
+    assert outside or (result.segmentation is not None) == (pixels > 0)
 
 
 def masks() -> st.SearchStrategy[np.ndarray]:

@@ -21,6 +21,7 @@ from project.data.datasets import (
 )
 from project.data.segmentation import compressed_rle, polygons, uncompressed_rle
 from project.errors import UserError
+from scripts import show_dataset
 
 MASK = np.zeros((40, 50), dtype=bool)
 MASK[10:30, 5:25] = True
@@ -107,11 +108,19 @@ def test_registering_again_takes_the_new_root(custom, generated_root):
     [
         ('{"images": [', "not valid JSON"),
         ("[]", "not in COCO format"),
-        ('{"images": [], "categories": [{"id": 1}]}', "without id or name"),
+        ('{"images": [], "categories": [{"id": 1}]}', "category-name-missing"),
         (
             '{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
-            "there twice",
+            "category-id-twice",
         ),
+        ('{"images": [], "categories": [{"id": "x20", "name": "a"}]}', "category-id-type"),
+        ('{"images": [], "categories": [{"id": 1.7, "name": "a"}]}', "category-id-type"),
+        ('{"images": [], "categories": [{"id": null, "name": "a"}]}', "category-id-missing"),
+        (
+            '{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": "1", "name": "b"}]}',
+            "category-id-twice",
+        ),
+        ('{"images": [], "categories": null}', "no categories"),
         ('{"images": []}', "no categories"),
     ],
 )
@@ -120,6 +129,27 @@ def test_a_wrong_json_is_one_line(custom, content, message):
     with pytest.raises(UserError, match=message) as caught:
         resolve_categories(custom, None, must_agree=False)
     assert "labels.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_categories_with_errors_are_left_out_with_skip_bad(custom):
+    content = coco_json()
+    content["categories"] += [{"id": "x20", "name": "bird"}, {"id": "9", "name": "cat"}]
+    write(custom, content)
+    with pytest.raises(UserError, match=r"1 x category-id-type \(category x20\)"):
+        resolve_categories(custom, None, must_agree=False)
+    custom.DATASETS.SKIP_BAD = True
+    expected = Categories((4, 9, 30), ("ant", "cat", "zebra"))
+    assert resolve_categories(custom, None, must_agree=False) == expected
+    content["categories"][2]["id"] = "--3"
+    write(custom, content)
+    assert resolve_categories(custom, None, must_agree=False) == expected
+
+
+@pytest.mark.parametrize("name", ["sheet", "sheet.pdf"])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, name):
+    with pytest.raises(SystemExit, match="2"):
+        show_dataset.main([str(tmp_path / "nowhere"), "--output", str(tmp_path / name)])
+    assert "pictures of this type cannot be written" in capsys.readouterr().err
 
 
 def test_an_annotation_of_no_category_is_named(custom):

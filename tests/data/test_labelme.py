@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 
 from project.data.checking.problems import Severity
 from project.data.coco_json import inspect_dataset
+from project.data.labelme import read_labelme
 from project.data.layout import tiny_voc_files
 from project.data.segmentation import decode_segmentation
 from scripts import prepare_labelme
@@ -67,6 +68,7 @@ def test_every_shape_with_an_area_is_a_mask(tmp_path):
     content = prepare(tmp_path / "in", tmp_path / "out")
     masks = masks_of(content)
     assert set(masks) == {"triangle", "box", "disc", "ring"}
+    assert len(content["categories"]) == 4  # points and lines make no class
     assert np.array_equal(masks["box"], np.pad(np.ones((40, 40), bool), ((30, 10), (60, 20))))
     rows, columns = np.indices(SIZE) + 0.5
     disc = (rows - 40) ** 2 + (columns - 60) ** 2 < 20**2
@@ -114,6 +116,29 @@ def test_pictures_in_folders_without_objects_and_inside_the_json(tmp_path):
     assert copied.read_bytes() == (folder / "one/a.jpg").read_bytes()
 
 
+def test_a_picture_in_a_json_is_not_kept_in_memory(tmp_path):
+    annotate(tmp_path, "a.jpg", [], imageData=base64.b64encode(bytes(1000)).decode())
+    picture = read_labelme(tmp_path / "a.json")
+    assert len(repr(picture.content)) < 1000
+    assert picture.image_bytes() == (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").unlink()
+    assert picture.image_bytes() == bytes(1000)
+
+
+def test_an_error_in_the_last_picture_leaves_nothing(tmp_path, capsys):
+    triangle = shape("x", [[1, 1], [20, 1], [20, 20]])
+    annotate(tmp_path / "in", "a.jpg", [triangle])
+    annotate(tmp_path / "in", "b.jpg", [triangle])
+    whole = (tmp_path / "in/b.jpg").read_bytes()
+    (tmp_path / "in/b.jpg").write_bytes(whole[:300])
+    with pytest.raises(SystemExit, match="2"):
+        prepare_labelme.main([str(tmp_path / "in"), str(tmp_path / "out")])
+    assert "b.json cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "in/b.jpg").write_bytes(whole)
+    assert len(prepare(tmp_path / "in", tmp_path / "out")["images"]) == 2
+
+
 def test_exif_rotation_is_that_of_labelme(tmp_path):
     # labelme shows, and measures, pictures as their EXIF data rotate them.
     exif = Image.Exif()
@@ -133,7 +158,14 @@ def test_exif_rotation_is_that_of_labelme(tmp_path):
         ({"imagePath": "a.jpg", "shapes": [shape("x", [[0, 0], [9, 0]])]}, "broken"),
         ({"imagePath": "a.jpg", "shapes": [shape("x", [[0, 0]], "circle")]}, "broken"),
         ({"imagePath": "a.jpg", "shapes": [shape("x", [[0, 0], [1, 1]], "mask")]}, "broken"),
+        (
+            {"imagePath": "a.jpg", "shapes": [shape("x", [[0, 0], [1, 1]], "mask", mask="AAAA")]},
+            "its mask is no picture",
+        ),
         ({"imagePath": "a.jpg", "shapes": []}, "no picture has an object"),
+        ({"imagePath": "a.jpg", "shapes": [shape("x", [[5, 5]], "point")]}, "no picture has an"),
+        ({"imagePath": "a.jpg", "shapes": None}, "no JSON of labelme"),
+        ({"imagePath": None, "shapes": []}, "no JSON of labelme"),
         (None, "no JSON of labelme"),
     ],
 )
@@ -147,6 +179,7 @@ def test_what_cannot_be_taken_is_one_line(tmp_path, capsys, content, message):
         prepare_labelme.main([str(folder), str(tmp_path / "out")])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_annotated_folder_is_not_written_into(tmp_path):

@@ -1,6 +1,7 @@
 """Every kind of picture is read as Detectron2 reads it; one that cannot be is named."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -86,6 +87,7 @@ def test_other_formats_of_detectron2(tmp_path):
 
 
 WHOLE = encoded()
+SIZE_AT = WHOLE.index(b"\xff\xc0") + 5  # of the height and width in a JPEG's header
 BROKEN = {
     "missing": (None, "No such file"),
     "empty": (b"", "it is no picture"),
@@ -93,6 +95,10 @@ BROKEN = {
     "cut": (WHOLE[: len(WHOLE) // 2], "truncated"),
     "cut-at-the-last-byte": (WHOLE[:-1], "truncated"),
     "cut-png": (FILES["png"][:2000], "truncated"),
+    "jpeg-of-four-gigapixels": (
+        WHOLE[:SIZE_AT] + struct.pack(">2H", 65500, 65500) + WHOLE[SIZE_AT + 4 :],
+        "exceeds limit",
+    ),
     "jpeg-of-two-marks": (b"\xff\xd8\xff\xd9", "cannot be read"),
 }
 

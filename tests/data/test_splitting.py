@@ -114,22 +114,66 @@ def test_subsets_are_nested_and_have_the_annotations_of_their_images(
     assert not (root / "pascal_train_4.json").exists()
 
 
+def write_set(root, file_names: list[str], classes: list[int]) -> None:
+    """Images of a class each; noise where there is no such file yet."""
+    (root / "train_images").mkdir(exist_ok=True)
+    images, annotations = [], []
+    for number, (name, category) in enumerate(zip(file_names, classes, strict=True), start=1):
+        path = root / "train_images" / name
+        if not path.exists():
+            noise = np.random.default_rng(number).integers(0, 255, (40, 60), dtype=np.uint8)
+            Image.fromarray(noise).save(path)
+        images.append({"id": number, "file_name": name, "height": 40, "width": 60})
+        mask = {"segmentation": [[1, 1, 20, 1, 20, 20]], "bbox": [1, 1, 19, 19], "area": 180}
+        found = {"id": number, "image_id": number, "category_id": category, "iscrowd": 0}
+        annotations.append({**found, **mask})
+    categories = [{"id": number, "name": f"class {number}"} for number in sorted(set(classes))]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "pascal_train.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("option", [[], ["--identical-only"]])
+def test_images_of_one_file_are_kept_and_stay_together(tmp_path, option):
+    names = [f"{number}.png" for number in (1, 1, 2, 2, 2, 3, 4, 5, 6, 7)]
+    write_set(tmp_path, names, [1] * 10)
+    split_dataset.main([str(tmp_path), "--share", "0.3", *option])
+    parts = [
+        json.loads((tmp_path / name).read_text())
+        for name in ("pascal_train_split.json", "pascal_val.json")
+    ]
+    ids = [{image["id"] for image in part["images"]} for part in parts]
+    files = [{image["file_name"] for image in part["images"]} for part in parts]
+    assert ids[0] | ids[1] == set(range(1, 11)) and not ids[0] & ids[1]
+    assert not files[0] & files[1]
+    assert sum(len(part["annotations"]) for part in parts) == 10
+
+
+def test_an_empty_part_is_refused(tmp_path, capsys):
+    write_set(tmp_path, [f"{number}.png" for number in range(4)], [1, 2, 3, 4])
+    with pytest.raises(SystemExit, match="2"):
+        split_dataset.main([str(tmp_path)])
+    assert "none of 4 images would be for validation" in capsys.readouterr().err
+    assert (
+        not list(tmp_path.glob("pascal_*_*.json")) and not (tmp_path / "pascal_val.json").exists()
+    )
+    split_dataset.main([str(tmp_path), "--share", "0.5"])
+
+
+def test_what_is_the_same_is_found_without_decoding(tmp_path, monkeypatch):
+    write_set(tmp_path, [f"{number}.png" for number in range(8)], [1] * 8)
+    monkeypatch.setattr("project.data.checking.dataset.difference_hash", None)
+    split_dataset.main([str(tmp_path), "--share", "0.3", "--identical-only"])
+
+
 def test_pictures_of_a_fixed_camera_are_refused_or_split_all_the_same(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    background = Image.fromarray(rng.integers(0, 255, (9, 12), dtype=np.uint8)).resize((120, 90))
-    images, annotations = [], []
+    background = Image.fromarray(rng.integers(0, 255, (9, 12), dtype=np.uint8)).resize((60, 40))
     (tmp_path / "train_images").mkdir()
     for number in range(1, 11):
         picture = background.copy()
         picture.putpixel((number, 1), 0)
         picture.save(tmp_path / f"train_images/{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "height": 90, "width": 120})
-        outline = [1.0, 1.0, 20.0, 1.0, 20.0, 20.0]
-        found = {"id": number, "image_id": number, "category_id": 1, "segmentation": [outline]}
-        annotations.append({**found, "bbox": [1, 1, 19, 19], "area": 180, "iscrowd": 0})
-    content = {"images": images, "annotations": annotations}
-    content["categories"] = [{"id": 1, "name": "cell"}]
-    (tmp_path / "pascal_train.json").write_text(json.dumps(content))
+    write_set(tmp_path, [f"{number}.png" for number in range(1, 11)], [1] * 10)
     with pytest.raises(SystemExit, match="2"):
         split_dataset.main([str(tmp_path), "--share", "0.3"])
     assert "0 of 10 images would be for validation" in capsys.readouterr().err

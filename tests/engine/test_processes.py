@@ -310,7 +310,7 @@ def test_the_slurm_script_starts_training_and_a_job_queued_again_goes_on(root, t
         )
         assert result.returncode == 0, result.stderr[-3000:]
         record = json.loads((tmp_path / "run/run.json").read_text())
-        assert record["job"] == "4711"
+        assert (tmp_path / "run/torchrun_job").read_text() == "4711"
         record["exit"] = "stopped by SIGUSR1"  # as if it had been taken from its machine
         (tmp_path / "run/run.json").write_text(json.dumps(record))
     assert "Going on after iteration 2 of 4" in result.stdout + result.stderr

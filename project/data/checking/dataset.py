@@ -1,5 +1,6 @@
 """Check the data sets of a folder, each by itself and against each other; write a repaired copy."""
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from project.data.checking.inspection import Inspection
-from project.data.checking.pictures import difference_hash, same_content, similar_pairs
+from project.data.checking.pictures import difference_hash, same_content, similar_groups
 from project.data.checking.problems import KINDS, Problem
 from project.data.coco_json import inspect_dataset
 from project.data.layout import DatasetFiles
@@ -83,29 +84,36 @@ def _compare(checked: list[CheckedSet], decode: bool, progress: bool) -> None:
             here = [path for path in group if path in pictures]
             for path in here[1:]:
                 problems.append(_about("image-duplicate", pictures, path, here[0]))
-        for first, second in similar:
-            if first in pictures and second in pictures:
-                problems.append(_about("image-similar", pictures, second, first))
+        for group in similar:
+            here = [path for path in group if path in pictures]
+            for path in here[1:]:
+                if path not in twins.get(here[0], ()):
+                    problems.append(_about("image-similar", pictures, path, here[0]))
     for train_name, test_name in _APART:
         if train_name not in sets or test_name not in sets:
             continue
         train, _ = sets[train_name]
         test, problems = sets[test_name]
-        same = [(path, twin) for path in test for twin in twins.get(path, [path])]
-        alike = [pair for one in similar for pair in (one, one[::-1])]
-        for kind, pairs in (("image-in-two-sets", same), ("image-similar", alike)):
-            for path, other in pairs:
-                if path in test and other in train:
-                    problems.append(_about(kind, test, path, other, train_name))
+        for path in test:
+            for twin in twins.get(path, [path]):
+                if twin in train:
+                    problems.append(_about("image-in-two-sets", test, path, twin, train_name))
+        for group in similar:
+            others = [path for path in group if path in train]
+            for path in group:
+                if path in test:
+                    other = next((p for p in others if p not in twins.get(path, [path])), None)
+                    if other is not None:
+                        problems.append(_about("image-similar", test, path, other, train_name))
 
 
 def look_alikes(
     paths: Iterable[Path], *, decode: bool = True, progress: bool = False
-) -> tuple[list[list[Path]], list[tuple[Path, Path]]]:
-    """Groups of files with the same content, and pairs of others that look the same.
+) -> tuple[list[list[Path]], list[list[Path]]]:
+    """Groups of files with the same content, and groups of those that look the same.
 
     Args:
-        decode: look for the pairs, which takes the pictures' decoding.
+        decode: look for the latter, which takes the pictures' decoding.
     """
     paths = sorted(paths)
     groups = [sorted(group) for group in same_content(paths)]
@@ -115,8 +123,7 @@ def look_alikes(
         path: difference_hash(path)
         for path in tqdm(paths, desc="comparing", unit="", disable=not progress)
     }
-    twins = {path: group for group in groups for path in group}
-    return groups, [p for p in similar_pairs(hashes) if p[1] not in twins.get(p[0], ())]
+    return groups, list(similar_groups(hashes))
 
 
 def _about(
@@ -140,14 +147,12 @@ def write_repaired(checked: list[CheckedSet], root: Path, output: Path) -> None:
     """
     require_new_folder(output)
     copies: dict[Path, Path] = {}
-    changes = {}
+    changes, targets = {}, []
     for one in checked:
-        for path in (one.files.json_file, one.files.image_root):
-            if not path.resolve().is_relative_to(root.resolve()):
-                raise UserError(f"--fix: {path} is not in {root}, so it has no place in the copy")
-        folder = one.files.image_root.relative_to(root)
+        folder = output / _place(one.files.image_root, root)
+        targets.append((output / _place(one.files.json_file, root), folder))
         for path, image in one.pictures().items():
-            copies[output / folder / image["file_name"]] = path
+            copies[folder / image["file_name"]] = path
         changes[one.files.name] = [
             {**problem_to_json(problem), "remedy": KINDS[problem.kind].remedy}
             for problem in one.problems
@@ -156,11 +161,20 @@ def write_repaired(checked: list[CheckedSet], root: Path, output: Path) -> None:
     for target, path in tqdm(copies.items(), desc="copying", unit="", disable=len(copies) < 1000):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target)
-    for one in checked:
-        target = output / one.files.json_file.relative_to(root)
-        write_json(one.inspection.content, target)
-        (output / one.files.image_root.relative_to(root)).mkdir(parents=True, exist_ok=True)
+    for one, (json_file, folder) in zip(checked, targets, strict=True):
+        write_json(one.inspection.content, json_file)
+        folder.mkdir(parents=True, exist_ok=True)
     write_json(changes, output / "changes.json", indent=2)
+
+
+def _place(path: Path, root: Path) -> Path:
+    """The path in ``root``; a link in it is not followed."""
+    try:
+        return Path(os.path.abspath(path)).relative_to(os.path.abspath(root))
+    except ValueError as error:
+        raise UserError(
+            f"--fix: {path} is not in {root}, so it has no place in the copy"
+        ) from error
 
 
 def problem_to_json(problem: Problem) -> dict:

@@ -86,7 +86,7 @@ class _Inspector:
             if category_id is None:
                 self.add("category-id-missing", f"number {number}, {name!r}")
                 continue
-            if isinstance(category_id, str) and category_id.lstrip("-").isdecimal():
+            if isinstance(category_id, str) and category_id.removeprefix("-").isdecimal():
                 self.add("category-id-text", repr(category_id), category_id=category_id)
                 category_id = int(category_id)
                 category = {**category, "id": category_id}
@@ -340,7 +340,7 @@ def _readings(value: object) -> Iterator[object]:
         yield str(value)
     elif isinstance(value, str):
         yield value
-        if value.lstrip("-").isdecimal():
+        if value.removeprefix("-").isdecimal():
             yield int(value)
     elif isinstance(value, float) and value.is_integer():
         yield int(value)

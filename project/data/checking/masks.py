@@ -7,7 +7,8 @@ from itertools import chain
 
 from pycocotools import mask as coco_mask
 
-_LARGE_ENOUGH = 4.0  # square pixels; smaller polygons are rasterised to see if a pixel is in them
+_THICK_ENOUGH = 2.0  # pixels on average; thinner polygons are rasterised to see if one is in them
+_FAR = 10  # times the picture's longer side; pycocotools' memory grows with the distance
 
 
 @dataclass
@@ -50,16 +51,21 @@ def _inspect_polygons(segmentation: list, height: int, width: int, result: Inspe
         if problem is None:
             xs, ys = part[0::2], part[1::2]
             left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+            beyond = max(-left, -top, right - width, bottom - height)
             if right <= 0 or bottom <= 0 or left >= width or top >= height:
-                problem = ("polygon-outside", f"x {left} to {right}, y {top} to {bottom}")
-            elif max(-left, -top, right - width, bottom - height) > 1:
-                problems.append(
-                    ("polygon-partly-outside", f"x {left} to {right}, y {top} to {bottom}")
-                )
+                problem = ("polygon-outside", _extent(xs, ys))
+            elif beyond > _FAR * max(height, width):
+                problem = ("polygon-far-outside", _extent(xs, ys))
+            elif beyond > 1:
+                problems.append(("polygon-partly-outside", _extent(xs, ys)))
         if problem is None:
             size = abs(sum(map(_cross, xs, ys, chain(xs[1:], xs[:1]), chain(ys[1:], ys[:1])))) / 2
-            if size < _LARGE_ENOUGH and not _pixels([part], height, width):
-                problem = ("polygon-empty", f"area {size:g}")
+            if beyond > 1 or size <= _THICK_ENOUGH * max(right - left, bottom - top):
+                pixels = _pixels([part], height, width)
+                if not pixels:
+                    problem = ("polygon-empty", f"area {size:g}")
+                if beyond > 1:
+                    size = pixels  # what is outside does not count
         if problem is not None:
             problems.append(problem)
             if problem[0] not in ("polygon-few-points", "polygon-outside", "polygon-empty"):
@@ -82,6 +88,10 @@ def _inspect_polygons(segmentation: list, height: int, width: int, result: Inspe
 def is_number(value: object) -> bool:
     """Whether a value of a JSON is a number; True and False are none."""
     return type(value) is float or type(value) is int
+
+
+def _extent(xs: list, ys: list) -> str:
+    return f"x {min(xs)} to {max(xs)}, y {min(ys)} to {max(ys)}"
 
 
 def _cross(x: float, y: float, next_x: float, next_y: float) -> float:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -13,12 +14,13 @@ from iopath.common.file_io import get_cache_dir
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
+from project.data.reading import PILLOW_ERRORS
 from project.errors import UserError
 
 _ROTATES = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _COLOURS = ("1", "L", "P", "RGB")
 _EXTENSIONS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _SIMILAR_BITS = 3  # of 64
 _WORTH_KEEPING = 1000  # pictures; so many headers are read in 0.1 s
 
@@ -57,19 +59,25 @@ def read_headers(
     cache = _HeaderCache(folder, decode)
     headers = {}
     present = dict(_listed(folder, names))
-    by_lower_case: dict[str, str] = {}
+    by_plain_name: dict[str, str] = {}
     if len(present) < len(names):
-        by_lower_case = {entry.name.lower(): entry.name for entry in os.scandir(folder)}
+        by_plain_name = {_nfc(entry.name).lower(): entry.name for entry in os.scandir(folder)}
     for name in tqdm(sorted(names), desc="pictures", unit="", disable=not progress):
         if name in present:
             headers[name] = cache.get(name, present[name])
-        elif name.lower() in by_lower_case:
-            found = f"there is {by_lower_case[name.lower()]!r}"
-            headers[name] = Header(kind="image-name-case", detail=found)
+        elif (found := by_plain_name.get(_nfc(name).lower(), name)) != name:
+            kind = "image-name-accents" if _nfc(found) == _nfc(name) else "image-name-case"
+            headers[name] = Header(kind=kind, detail=f"there is {found!r}")
+        elif "\\" in name and (folder / name.replace("\\", "/")).is_file():
+            headers[name] = Header(kind="image-name-backslash")
         else:
             headers[name] = Header(kind="image-missing")
     cache.save()
     return headers
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _listed(folder: Path, names: set[str]) -> Iterator[tuple[str, os.stat_result]]:
@@ -137,13 +145,13 @@ def _read_header(path: Path, status: os.stat_result, decode: bool) -> Header:
         with Image.open(path) as picture:
             remarks = tuple(_remarks(path, picture))
             width, height = picture.size
-            rotated = "exif" in picture.info and _orientation(picture) in _ROTATES
+            rotated = _orientation(picture) in _ROTATES
             if decode:
                 try:
                     picture.load()
-                except (OSError, ValueError, SyntaxError) as error:
+                except PILLOW_ERRORS as error:
                     return Header(kind="image-truncated", detail=str(error))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except PILLOW_ERRORS as error:
         # Pillow's message repeats the path.
         reason = "" if "cannot identify" in str(error) else str(error)
         return Header(kind="image-unreadable", detail=reason)
@@ -153,9 +161,17 @@ def _read_header(path: Path, status: os.stat_result, decode: bool) -> Header:
 
 
 def _orientation(picture: Image.Image) -> int:
+    """As :func:`project.data.reading.read_image` takes it."""
+    if picture.format == "TIFF":
+        return 1  # Pillow's size is that after the rotation
     try:
-        return picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, KeyError):  # broken EXIF data say nothing
+        if picture.format in ("JPEG", "MPO"):
+            exif = Image.Exif()  # OpenCV does not look into XMP data
+            exif.load(picture.info.get("exif"))
+        else:
+            exif = Image.Image.getexif(picture)  # PNG's own decodes the picture
+        return exif.get(ExifTags.Base.Orientation, 1)
+    except PILLOW_ERRORS:  # broken EXIF data say nothing
         return 1
 
 
@@ -194,7 +210,7 @@ def difference_hash(path: Path) -> int:
     try:
         with Image.open(path) as picture:
             thumbnail = picture.convert("L").resize((9, 8), Image.Resampling.BOX)
-    except (OSError, ValueError, SyntaxError) as error:
+    except PILLOW_ERRORS as error:
         raise UserError(
             f"{path} cannot be decoded ({error}); python scripts/check_dataset.py --decode looks at"
             " all pictures"
@@ -204,18 +220,33 @@ def difference_hash(path: Path) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def similar_pairs(hashes: Mapping[Path, int]) -> Iterator[tuple[Path, Path]]:
-    """Pairs of pictures whose :func:`difference_hash` differs in at most 3 of 64 bits."""
-    # Of four parts of 16 bits, one at least is the same.
-    buckets: dict[tuple[int, int], list[Path]] = defaultdict(list)
+def similar_groups(hashes: Mapping[Path, int]) -> Iterator[list[Path]]:
+    """Groups of pictures that look the same.
+
+    Each is linked to the others by pictures whose :func:`difference_hash` differs in at most 3 of
+    64 bits; pairs would be too many where a fixed camera took all of them.
+    """
+    # Flat pictures are all alike.
+    hashes = {path: value for path, value in hashes.items() if 4 < value.bit_count() < 60}
+    buckets: dict[tuple[int, int], set[Path]] = defaultdict(set)
     for path, value in hashes.items():
-        if 4 < value.bit_count() < 60:  # flat pictures are all alike
-            for part in range(4):
-                buckets[part, value >> (16 * part) & 0xFFFF].append(path)
-    found = set()
-    for paths in buckets.values():
-        for index, first in enumerate(paths):
-            for second in paths[index + 1 :]:
-                if (hashes[first] ^ hashes[second]).bit_count() <= _SIMILAR_BITS:
-                    found.add((first, second))
-    yield from sorted(found)
+        for key in _quarters(value):
+            buckets[key].add(path)
+    grouped: set[Path] = set()
+    for start in hashes:
+        group = [] if start in grouped else [start]
+        grouped.add(start)
+        for path in group:  # which grows
+            value = hashes[path]
+            for key in _quarters(value):
+                near = {p for p in buckets[key] if (hashes[p] ^ value).bit_count() <= _SIMILAR_BITS}
+                buckets[key] -= near  # seen once is enough
+                group += near - grouped
+                grouped |= near
+        if len(group) > 1:
+            yield sorted(group)
+
+
+def _quarters(value: int) -> list[tuple[int, int]]:
+    """Four parts of 16 bits; of two values that differ in 3 bits, one at least is the same."""
+    return [(part, value >> (16 * part) & 0xFFFF) for part in range(4)]
