@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if not 0 < args.iou <= 1:
         raise UserError(f"--iou {args.iou}: choose one above 0, up to 1")
+    if args.bootstrap < 0:
+        raise UserError(f"--bootstrap {args.bootstrap}: choose 1 or more")
     content = read_test_json(args.test_json) if args.test_json else {"images": [], "categories": []}
     if args.bootstrap and not content.get("annotations"):
         raise UserError("--bootstrap needs a --test-json with annotations")

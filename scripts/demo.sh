@@ -26,7 +26,7 @@ step "writing the submission file for the test set, which has no annotations"
   MODEL.WEIGHTS "$output/latest.pth"
 
 step "drawing predictions beside the ground truth"
-"$python" scripts/draw_predictions.py "$output" --min-score 0.3
+"$python" scripts/draw_predictions.py "$output" --min-score 0.3 --overwrite
 
 step "writing the report"
 "$python" scripts/report.py "$output" --overwrite

@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--dataset", default="", help="which evaluated set (default: that of evaluation.json)"
     )
     parser.add_argument("--output", type=Path, help="the picture (default: RUN/predictions.png)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the picture")
     parser.add_argument("--images", type=int, default=12, help="how many pictures (default: 12)")
     parser.add_argument("--min-score", type=float, default=0.5, help="default: 0.5")
     return parser
@@ -30,13 +31,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     require_detectron2()
+    from project.files import check_output_file, check_picture_file
     from project.report.runs import load_run
     from project.visualization.contact_sheet import draw_predictions
 
     if args.images < 1:
         raise UserError(f"--images {args.images}: choose 1 or more")
-    run = load_run(args.run, args.dataset)
     output = args.output or args.run / "predictions.png"
+    check_output_file(output, args.overwrite)
+    check_picture_file(output)
+    run = load_run(args.run, args.dataset)
     draw_predictions(
         run.coco_json,
         run.image_root,

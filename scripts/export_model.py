@@ -10,6 +10,7 @@ it fails.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from project.dependencies import require_detectron2, require_package
@@ -101,7 +102,7 @@ def _check(predictor, path: Path, sources: list) -> None:
     cfg = predictor.cfg
     generated = check_pictures(CHECK_SIZES)
     for threshold, pictures in (
-        (cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, _frames(sources) or generated),
+        (cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, _Frames(sources) if sources else generated),
         (0.0, [max(generated, key=np.size)]),
     ):
         limits = Limits(
@@ -125,7 +126,7 @@ def _quantize(predictor, path: Path, sources: list) -> None:
     from project.export.quantization import quantize
     from project.runtime.detector import OnnxDetector
 
-    pictures = _frames(sources)
+    pictures = _Frames(sources)
     layers = quantize(path, tqdm(pictures, desc="calibrating", leave=False))
     share, number = share_kept(predictor, OnnxDetector(path), tqdm(pictures, leave=False))
     print(
@@ -136,10 +137,18 @@ def _quantize(predictor, path: Path, sources: list) -> None:
         raise UserError(f"int8 finds less than {MIN_SHARE:.0%}; calibrate on more such pictures")
 
 
-def _frames(sources: list) -> list:
-    """The first pictures of up to :data:`MAX_PICTURES` sources, evenly spread."""
-    step = max(1, len(sources) // MAX_PICTURES)
-    return [next(source.frames()) for source in sources[::step][:MAX_PICTURES]]
+class _Frames:
+    """The first pictures of up to :data:`MAX_PICTURES` sources, evenly spread, read as needed."""
+
+    def __init__(self, sources: list):
+        step = max(1, len(sources) // MAX_PICTURES)
+        self._sources = sources[::step][:MAX_PICTURES]
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __iter__(self) -> Iterator:
+        return (next(source.frames()) for source in self._sources)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--batch {args.batch}: choose 1 or more")
     if not args.overwrite:
         require_new_folder(args.output)
-    sources = find_sources(_names(args.paths))
+    sources = find_sources(_names(args.paths), args.output)
     predictor = load(args)
     writer = PredictionWriter(
         args.output,
@@ -68,8 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     total = sum(source.count() for source in sources)
     with writer, tqdm(total=total, unit="picture", mininterval=1) as progress:
         for batch in _batches(sources, args.batch, unreadable):
-            found = predictor.predict([image for _, _, image in batch])
-            for (source, frame, image), detections in zip(batch, found, strict=True):
+            for (source, frame, image), detections in _detect(predictor, batch, unreadable):
                 writer.write(source, frame, image, detections)
             progress.update(len(batch))
     print(
@@ -114,13 +113,14 @@ def _load_onnx(args: argparse.Namespace):
 def _names(paths: list[str]) -> Iterator[str]:
     for path in paths:
         if path == "-":
-            yield from filter(None, (line.rstrip("\n") for line in sys.stdin))
+            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
         else:
             yield path
 
 
 def _batches(sources, size: int, unreadable: list[UserError]) -> Iterator[tuple]:
     """Up to ``size`` of (source, number of the frame, picture)."""
+    from tqdm import tqdm
 
     def frames() -> Iterator[tuple]:
         for source in sources:
@@ -129,10 +129,31 @@ def _batches(sources, size: int, unreadable: list[UserError]) -> Iterator[tuple]
                     yield source, number, image
             except UserError as error:
                 unreadable.append(error)
+                continue
+            if number + 1 < source.count():
+                tqdm.write(
+                    f"warning: {source.path} should have {source.count()} frames, but only"
+                    f" {number + 1} can be read (cut off?)",
+                    file=sys.stderr,
+                )
 
     stream = frames()
     while batch := tuple(islice(stream, size)):
         yield batch
+
+
+def _detect(predictor, batch: tuple, unreadable: list[UserError]) -> Iterator[tuple]:
+    """Those of a batch that the model can take, each with its detections."""
+    try:
+        found = predictor.predict([image for _, _, image in batch])
+    except UserError as error:
+        if len(batch) == 1:
+            unreadable.append(UserError(f"{batch[0][0].path}: {error}"))
+        else:
+            for item in batch:
+                yield from _detect(predictor, (item,), unreadable)
+        return
+    yield from zip(batch, found, strict=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ class AveragePrecision:
     Attributes:
         summary: "AP" (mean over IoU .50 to .95 and classes), "AP50", "AP75", and "APs", "APm",
             "APl" of objects below 32^2, up to 96^2, and above, in pixels.
-        per_class: name -> {"AP", "AP50", "instances" (of the ground truth, without crowds)}.
+        per_class: name, see :func:`class_keys` -> {"AP", "AP50", "instances" (of the ground truth,
+            without crowds)}.
     """
 
     summary: dict[str, float]
@@ -60,11 +61,8 @@ def evaluate_detections(
 
 def load(
     coco_json: Mapping, detections: Sequence[Mapping], iou_type: str, categories: Categories
-) -> tuple[COCO, COCO | None]:
-    """Ground truth and detections, indexed for :func:`evaluate`; see :func:`evaluate_detections`.
-
-    Without detections the second is None.
-    """
+) -> tuple[COCO, COCO]:
+    """What is compared, indexed for :func:`evaluate`; see :func:`evaluate_detections`."""
     # COCO's evaluation takes ids for whole numbers.
     numbers = {image["id"]: number for number, image in enumerate(coco_json["images"], start=1)}
     ground_truth = _index(_complete(coco_json, categories, numbers))
@@ -77,14 +75,14 @@ def load(
         }
         for item in detections
     ]
-    if not results:
-        return ground_truth, None
     with contextlib.redirect_stdout(io.StringIO()):
+        if not results:  # which loadRes of old versions of faster-coco-eval cannot load
+            return ground_truth, COCO({**ground_truth.dataset, "annotations": []})
         return ground_truth, ground_truth.loadRes(results)
 
 
 def evaluate(
-    ground_truth: COCO, results: COCO | None, iou_type: str, categories: Categories
+    ground_truth: COCO, results: COCO, iou_type: str, categories: Categories
 ) -> AveragePrecision:
     """Compare what :func:`load` has loaded."""
     instances = Counter(
@@ -92,33 +90,35 @@ def evaluate(
         for annotation in ground_truth.dataset["annotations"]
         if not annotation["iscrowd"]
     )
-    if results is not None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval_faster(ground_truth, results, iou_type, print_function=_silent)
-            # Its tasks, a picture and a class each, are too small for threads to pay.
-            evaluation.rle_iou_max_workers = 1
-            evaluation.params.catIds = list(categories.ids)
-            evaluation.params.maxDets = [1, 10, max(100, _most_of_a_class(results))]
-            evaluation.run()
-        # (T IoU thresholds, R recalls, K classes, A areas, M numbers of detections)
-        precision = evaluation.eval["precision"]
-        stats = evaluation.stats[:6]
-    else:
-        precision = np.zeros((10, 101, len(categories.ids), 4, 3))
-        for index, category_id in enumerate(categories.ids):
-            if not instances[category_id]:
-                precision[:, :, index] = -1
-        stats = np.full(6, 0.0 if instances else -1.0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval_faster(ground_truth, results, iou_type, print_function=_silent)
+        # Its tasks, a picture and a class each, are too small for threads to pay.
+        evaluation.rle_iou_max_workers = 1
+        evaluation.params.catIds = list(categories.ids)
+        evaluation.params.maxDets = [1, 10, max(100, _most_of_a_class(results))]
+        evaluation.run()
+    # (T IoU thresholds, R recalls, K classes, A areas, M numbers of detections)
+    precision = evaluation.eval["precision"]
+    stats = evaluation.stats[:6]
     summary = {name: _percent(value) for name, value in zip(SUMMARY, stats, strict=True)}
     per_class = {}
-    for index, (category_id, name) in enumerate(categories.to_mapping().items()):
+    for index, (category_id, key) in enumerate(class_keys(categories).items()):
         of_class = precision[:, :, index, 0, -1]
-        per_class[name] = {
+        per_class[key] = {
             "AP": _percent_mean(of_class),
             "AP50": _percent_mean(of_class[0]),
             "instances": instances[category_id],
         }
     return AveragePrecision(summary, per_class)
+
+
+def class_keys(categories: Categories) -> dict[int, str]:
+    """Category id -> its name, with the id where another category has the same name."""
+    number = Counter(categories.names)
+    return {
+        category_id: name if number[name] == 1 else f"{name} (id {category_id})"
+        for category_id, name in categories.to_mapping().items()
+    }
 
 
 def _complete(coco_json: Mapping, categories: Categories, numbers: Mapping) -> dict:
@@ -150,7 +150,7 @@ def _number_of(item: Mapping, numbers: Mapping) -> int:
 def _most_of_a_class(results: COCO) -> int:
     """The largest number of detections of one class in one picture."""
     found = Counter((x["image_id"], x["category_id"]) for x in results.dataset["annotations"])
-    return max(found.values())
+    return max(found.values(), default=0)
 
 
 def _index(dataset: dict) -> COCO:

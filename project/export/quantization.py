@@ -1,7 +1,7 @@
 """A detector in 8-bit integers, calibrated on pictures."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from project.runtime.detector import IMAGE, PRECISION, SCORE_THRESHOLD
+from project.runtime.detector import IMAGE, PASTE_MASKS, PRECISION, SCORE_THRESHOLD
 
 _LAYERS = ("Conv", "Gemm")  # onnxruntime has no ConvTranspose in int8
 _ACTIVATIONS = ("Relu", "Clip")
@@ -49,7 +49,7 @@ def quantize(path: Path, pictures: Iterable[np.ndarray]) -> int:
         quantize_static(
             model,
             str(unfinished),
-            _Pictures(pictures),
+            _Pictures(pictures, {entry.name for entry in model.graph.input}),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*_LAYERS, *_ACTIVATIONS],
             nodes_to_quantize=[*layers, *activations],
@@ -73,18 +73,19 @@ def quantize(path: Path, pictures: Iterable[np.ndarray]) -> int:
 
 
 class _Pictures(CalibrationDataReader):
-    """The inputs that the calibration runs the file on."""
+    """The inputs, of those that a file takes, that the calibration runs it on."""
 
-    def __init__(self, pictures: Iterable[np.ndarray]):
+    def __init__(self, pictures: Iterable[np.ndarray], names: Container[str]):
         self._pictures: Iterator[np.ndarray] = iter(pictures)
+        # With every detection, so that the mask heads are seen at work.
+        options = {SCORE_THRESHOLD: np.array(0, dtype=np.float32), PASTE_MASKS: np.array(False)}
+        self._options = {name: value for name, value in options.items() if name in names}
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         picture = next(self._pictures, None)
         if picture is None:
             return None
-        # With every detection, so that the mask heads are seen at work.
-        threshold = np.array(0, dtype=np.float32)
-        return {IMAGE: np.ascontiguousarray(picture), SCORE_THRESHOLD: threshold}
+        return {IMAGE: np.ascontiguousarray(picture), **self._options}
 
 
 def _quantized_nodes(graph: onnx.GraphProto) -> tuple[list[str], list[str]]:

@@ -11,9 +11,10 @@ from project.data.categories import Categories
 from project.errors import UserError
 from project.evaluation.coco_results import to_coco_results
 from project.files import write_json
-from project.prediction.inputs import Source
+from project.prediction.inputs import Source, require_utf8_name
 from project.runtime.detections import Detections
 from project.visualization.instances import draw_detections
+from project.visualization.writing import write_picture
 
 
 class PredictionWriter:
@@ -83,7 +84,7 @@ class PredictionWriter:
             image: RGB, uint8, shape (H, W, 3).
         """
         self._record(source, frame, detections)
-        name = f"{source.name}_{frame:06d}" if source.is_video else source.name
+        name = source.name_of(frame)
         if self.writes_masks:
             self._write_masks(name, detections)
         if self.writes_crops:
@@ -93,7 +94,7 @@ class PredictionWriter:
             if source.is_video:
                 self._add_to_video(source, drawn)
             else:
-                _write_image(self.folder / "pictures" / f"{name}.jpg", drawn)
+                write_picture(self.folder / "pictures" / f"{name}.jpg", drawn)
 
     def _record(self, source: Source, frame: int, detections: Detections) -> None:
         height, width = detections.image_hw
@@ -115,8 +116,8 @@ class PredictionWriter:
             mask = detections.mask(index)
             instances[mask] = index + 1
             categories[mask] = detections.category_ids[index]
-        _write_image(self.folder / "masks" / f"{name}.instances.png", instances)
-        _write_image(self.folder / "masks" / f"{name}.categories.png", categories)
+        write_picture(self.folder / "masks" / f"{name}.instances.png", instances)
+        write_picture(self.folder / "masks" / f"{name}.categories.png", categories)
 
     def _write_crops(self, name: str, image: np.ndarray, detections: Detections) -> None:
         height, width = detections.image_hw
@@ -127,12 +128,13 @@ class PredictionWriter:
             crop = np.concatenate([image[y0:y1, x0:x1], alpha], axis=2)
             class_name = re.sub(r"\W+", "-", detections.class_names[index])
             file_name = f"{name}_{index + 1:03d}_{class_name}.png"
-            _write_image(self.folder / "crops" / file_name, crop)
+            write_picture(self.folder / "crops" / file_name, crop)
 
     def _add_to_video(self, source: Source, drawn: np.ndarray) -> None:
         if self._video is None or self._video[0] != source:
             self._end_video()
             path = self.folder / "pictures" / f"{source.name}.mp4"
+            require_utf8_name(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter_fourcc(*"mp4v")
             size = drawn.shape[1], drawn.shape[0]
@@ -146,12 +148,3 @@ class PredictionWriter:
         if self._video is not None:
             self._video[1].release()
             self._video = None
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    """``image``: RGB or RGBA, uint8; or grey, uint8 or uint16."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if image.ndim == 3:
-        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
-    if not cv2.imwrite(str(path), image):
-        raise UserError(f"{path} could not be written")

@@ -94,7 +94,8 @@ class Predictor:
                 is not looked at, or grey (H, W). Files and PIL images are rotated as EXIF data say.
 
         Raises:
-            UserError: a file cannot be read, or an array is no such picture.
+            UserError: a file cannot be read, an array is no such picture, or a picture is so narrow
+                that nothing of it is left in the size that the model looks at.
         """
         records = [self._record(as_rgb(picture)) for picture in pictures]
         if not records:
@@ -105,6 +106,12 @@ class Predictor:
 
     def _record(self, image: np.ndarray) -> dict[str, Any]:
         height, width = image.shape[:2]
+        sizes = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
+        if sizes[0] and 0 in T.ResizeShortestEdge.get_output_shape(height, width, *sizes):
+            raise UserError(
+                f"a picture of {width} x {height} pixels is too narrow: with a long side of"
+                f" {sizes[1]} (INPUT.MAX_SIZE_TEST), nothing is left of the short one"
+            )
         order = -1 if self.cfg.INPUT.FORMAT == "BGR" else 1
         inputs = T.AugInput(np.ascontiguousarray(image[..., ::order]))
         self._augment(inputs)

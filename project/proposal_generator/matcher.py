@@ -35,10 +35,10 @@ class AnchorMatcher(Matcher):
         """
         matches, labels = super().__call__(match_quality_matrix)
         if self.reassign and match_quality_matrix.numel():
-            numbers = torch.arange(1, len(match_quality_matrix) + 1, device=matches.device)
             best = self._best_anchors(match_quality_matrix)
-            last = (best * numbers[:, None]).max(dim=0).values
-            matches = torch.where(last > 0, last - 1, matches)
+            # Of equal values argmax takes the first, and of (M, N) numbers bytes are the smallest.
+            last = len(best) - 1 - best.flip(0).view(torch.uint8).argmax(dim=0)
+            matches = torch.where(best.any(dim=0), last, matches)
         return matches, labels
 
     def set_low_quality_matches_(

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from project.errors import UserError
+from project.evaluation.coco_metrics import class_keys
 from project.evaluation.error_analysis import ERRORS, Kind
 from project.report.curves import run_charts
 from project.report.gallery import choose_pictures, gallery_records
@@ -54,8 +55,9 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    class_names = list(class_keys(run.categories).values())
     data = {
-        "classes": run.categories.names,
+        "classes": class_names,
         "kinds": [Kind.CORRECT, *ERRORS],
         "pictures": gallery,
         "compares": other is not None,
@@ -75,7 +77,7 @@ def render_report(
         errors=errors_table(run, other),
         classes=classes_table(run, other),
         confusion=confusion_table(run),
-        class_names=run.categories.names,
+        class_names=class_names,
         shown=len(gallery),
         total=len(run.coco_json["images"]),
     )

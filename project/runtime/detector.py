@@ -75,13 +75,16 @@ class OnnxDetector:
 
         Args:
             picture: see :func:`project.runtime.pictures.rgb_array`.
+
+        Raises:
+            UserError: it is no such picture, or too narrow for the model.
         """
         image = np.ascontiguousarray(rgb_array(picture))
         threshold = np.array(self.score_threshold, dtype=np.float32)
         feed = {IMAGE: image, SCORE_THRESHOLD: threshold}
         if MASK_PROBABILITIES in self._outputs:
             feed[PASTE_MASKS] = np.array(False)
-        values = self._session.run(self._outputs, feed)
+        values = self._run(feed)
         outputs = dict(zip(self._outputs, values, strict=True))
         boxes, scores, category_ids = (outputs[name] for name in OUTPUTS[:3])
         masks = None
@@ -95,6 +98,16 @@ class OnnxDetector:
             masks,
             image.shape[:2],
         )
+
+    def _run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return self._session.run(self._outputs, feed)
+        # onnxruntime's own exceptions have no common class but this one.
+        except Exception as error:
+            height, width = feed[IMAGE].shape[:2]
+            raise UserError(
+                f"the model fails on a picture of {width} x {height} pixels ({_reason(error)})"
+            ) from error
 
     def predict(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
         """The objects of each picture, found in one after the other."""
@@ -113,10 +126,13 @@ def _open(
         raise UserError(f"there is no file {str(path)!r}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3  # errors; they are raised
+    options.log_severity_level = 4  # not errors, which are raised
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-    # onnxruntime's own exceptions have no common class but this one.
+    # As in OnnxDetector._run.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is damaged, or no ONNX model ({reason})") from error
+        raise UserError(f"{path} is damaged, or no ONNX model ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

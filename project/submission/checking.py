@@ -135,14 +135,15 @@ def _has_sound_ids(detection: object, images: Mapping, categories: Mapping) -> b
         return False
     image_id, category_id = detection.get("image_id"), detection.get("category_id")
     return (
-        _is_id(image_id)
+        is_id(image_id)
         and image_id in images
-        and _is_id(category_id, int)
+        and is_id(category_id, int)
         and (category_id in categories)
     )
 
 
-def _is_id(value: object, *types: type) -> bool:
+def is_id(value: object, *types: type) -> bool:
+    """Whether a value of a JSON is a whole number or a text, or one of ``types``."""
     return isinstance(value, types or (int, str)) and not isinstance(value, bool)
 
 
@@ -157,7 +158,7 @@ def _inspect(detection: object, images: Mapping, categories: Mapping) -> Iterato
     image = None
     if "image_id" in detection:
         image_id = detection["image_id"]
-        if not _is_id(image_id, *{type(known) for known in images}):
+        if not is_id(image_id, *{type(known) for known in images}):
             yield "image-id-type", repr(image_id)[:40]
         elif image_id not in images:
             yield "image-id-unknown", repr(image_id)[:40]
@@ -165,7 +166,7 @@ def _inspect(detection: object, images: Mapping, categories: Mapping) -> Iterato
             image = images[image_id]
     if "category_id" in detection:
         category_id = detection["category_id"]
-        if not _is_id(category_id, int):
+        if not is_id(category_id, int):
             yield "category-id-type", repr(category_id)[:40]
         elif category_id not in categories:
             yield "category-id-unknown", str(category_id)
@@ -179,6 +180,18 @@ def _inspect(detection: object, images: Mapping, categories: Mapping) -> Iterato
         yield from _inspect_box(detection["bbox"], image)
     if "segmentation" in detection:
         yield from _inspect_mask(detection["segmentation"], image)
+
+
+def is_size(value: object) -> bool:
+    """Whether a value of a JSON is the height or the width of a picture."""
+    return type(value) is int and value > 0
+
+
+def size_of(segmentation: object) -> tuple[int, int] | None:
+    """The height and width that an RLE says; None where it says none, or is no RLE."""
+    size = segmentation.get("size") if isinstance(segmentation, Mapping) else None
+    is_sound = isinstance(size, list) and len(size) == 2 and all(map(is_size, size))
+    return tuple(size) if is_sound else None
 
 
 def _inspect_box(box: object, image: Mapping | None) -> Iterator[tuple]:
@@ -221,10 +234,10 @@ def _inspect_whole(submission: Sequence, sound: Sequence[Mapping]) -> Iterator[P
     ious = []
     for item in sound:
         rle, box = item.get("segmentation"), item.get("bbox")
-        size = rle.get("size") if isinstance(rle, Mapping) else None
-        if not isinstance(size, list) or list(_inspect_box(box, None)):
+        size = size_of(rle)
+        if size is None or list(_inspect_box(box, None)):
             continue
-        if list(_inspect_mask(rle, dict(zip(("height", "width"), size, strict=False)))):
+        if list(_inspect_mask(rle, dict(zip(("height", "width"), size, strict=True)))):
             continue
         extent = coco_mask.toBbox(rle)
         ious.append(coco_mask.iou(extent[None], np.array([box], dtype=float), [0])[0, 0])

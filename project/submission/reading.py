@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from project.data.checking.masks import inspect_mask
+from project.data.checking.masks import inspect_mask, is_number
 from project.errors import UserError
 from project.files import read_json
-from project.submission.checking import REQUIRED
+from project.submission.checking import REQUIRED, is_id, is_size, size_of
 
 
 def read_test_json(path: Path) -> dict:
@@ -26,6 +26,15 @@ def read_test_json(path: Path) -> dict:
             raise UserError(
                 f"{path} is no COCO JSON: it needs {key} with {', '.join(sorted(fields))}"
             )
+    for image in content["images"]:
+        if not (is_id(image["id"]) and is_size(image["height"]) and is_size(image["width"])):
+            raise UserError(
+                f"{path}: image {image['id']!r} of {image['width']!r} x {image['height']!r} pixels;"
+                " an id is a whole number or a text, and sizes are whole numbers above 0"
+            )
+    for category in content["categories"]:
+        if not is_id(category["id"], int):
+            raise UserError(f"{path}: category id {category['id']!r} is no whole number")
     return content
 
 
@@ -41,10 +50,22 @@ def read_submission(path: Path) -> list[dict]:
     for index, detection in enumerate(submission):
         if not isinstance(detection, dict) or any(key not in detection for key in REQUIRED):
             raise UserError(f"{path}: detection {index} lacks one of {', '.join(REQUIRED)}")
+        if not (
+            is_id(detection["image_id"])
+            and is_id(detection["category_id"], int)
+            and is_number(detection["score"])
+        ):
+            raise UserError(
+                f"{path}: detection {index} has an image_id, category_id or score of a wrong type;"
+                " scripts/check_submission.py says more"
+            )
         mask = detection["segmentation"]
-        size = mask.get("size") if isinstance(mask, dict) else None
-        broken = not isinstance(size, list) or len(size) != 2
-        if broken or any(kind != "mask-empty" for kind, _ in inspect_mask(mask, *size).problems):
+        size = size_of(mask)
+        if (
+            size is None
+            or not isinstance(mask.get("counts"), str)
+            or any(kind != "mask-empty" for kind, _ in inspect_mask(mask, *size).problems)
+        ):
             raise UserError(
                 f"{path}: the mask of detection {index} is broken; scripts/check_submission.py says"
                 " more"

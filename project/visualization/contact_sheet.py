@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from detectron2.structures import BitMasks, PolygonMasks
@@ -13,6 +12,7 @@ from project.data.segmentation import decode_segmentation
 from project.errors import UserError
 from project.evaluation.coco_results import by_image
 from project.visualization.instances import add_title, draw_instances
+from project.visualization.writing import write_picture
 
 
 def arrange(pictures: Sequence[np.ndarray], columns: int, gap: int = 6) -> np.ndarray:
@@ -88,7 +88,7 @@ def draw_predictions(
     Raises:
         UserError: see :func:`prediction_sheet`, or ``output`` cannot be written.
     """
-    _write(prediction_sheet(coco_json, image_root, detections, **layout), output)
+    write_picture(Path(output), prediction_sheet(coco_json, image_root, detections, **layout))
 
 
 def draw_training_pictures(
@@ -129,7 +129,7 @@ def draw_training_pictures(
         )
         title = f"{Path(picture['file_name']).name}, {width} x {height}"
         cells.append(add_title(drawn, title))
-    _write(arrange(cells, columns), output)
+    write_picture(Path(output), arrange(cells, columns))
 
 
 def _masks_of(instances) -> np.ndarray:
@@ -142,22 +142,16 @@ def _masks_of(instances) -> np.ndarray:
     return masks.tensor.to(torch.bool).numpy()
 
 
-def _write(sheet: np.ndarray, output: str | Path) -> None:
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(output), np.ascontiguousarray(sheet[..., ::-1])):
-        raise UserError(f"{output} could not be written")
-
-
 def _draw(
     image: np.ndarray, items: Sequence[Mapping], names: Mapping[int, str], scale: float
 ) -> np.ndarray:
     height, width = image.shape[:2]
-    masks = [  # a model may have boxes only
+    masks = (  # a model may have boxes only
         decode_segmentation(item["segmentation"], height, width)
         if "segmentation" in item
         else np.zeros((height, width), dtype=bool)
         for item in items
-    ]
+    )
     boxes = np.array([item["bbox"] for item in items], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     labels = [
@@ -166,11 +160,4 @@ def _draw(
         for item in items
     ]
     categories = [item["category_id"] for item in items]
-    return draw_instances(
-        image,
-        np.array(masks, dtype=bool).reshape(-1, height, width),
-        boxes,
-        labels,
-        categories,
-        scale,
-    )
+    return draw_instances(image, masks, boxes, labels, categories, scale)

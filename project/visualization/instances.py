@@ -1,6 +1,6 @@
 """Instances drawn on one picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import cv2
@@ -15,7 +15,7 @@ _FONT_SIZE = 13  # pixels
 
 def draw_instances(
     image: np.ndarray,
-    masks: np.ndarray,
+    masks: Iterable[np.ndarray],
     boxes_xyxy: np.ndarray,
     labels: Sequence[str],
     color_indices: Sequence[int],
@@ -25,23 +25,23 @@ def draw_instances(
 
     Args:
         image: RGB, uint8, shape (H, W, 3).
-        masks: bool, shape (N, H, W).
+        masks: N of bool, shape (H, W); one is held at a time, for each is as large as the picture.
         boxes_xyxy: pixels, shape (N, 4).
         labels: N texts.
         color_indices: N numbers; equal ones have the same colour in every picture.
         scale: draw on the enlarged picture, so that texts can be read.
 
     Returns:
-        RGB, uint8, shape (scale * H, scale * W, 3).
+        RGB, uint8, shape (scale * H, scale * W, 3), at least one pixel.
     """
-    size = int(image.shape[1] * scale), int(image.shape[0] * scale)
+    size = max(int(image.shape[1] * scale), 1), max(int(image.shape[0] * scale), 1)
     drawn = cv2.resize(np.ascontiguousarray(image), size)
     thickness = max(1, round(max(size) / 600))
-    for index in range(len(labels)):
-        color = _color(color_indices[index])
-        if masks[index].any():
-            _tint(drawn, masks[index], color, thickness)
-        x0, y0, x1, y1 = (boxes_xyxy[index] * scale).round().astype(int).tolist()
+    for mask, box, color_index in zip(masks, boxes_xyxy, color_indices, strict=True):
+        color = _color(color_index)
+        if mask.any():
+            _tint(drawn, mask, color, thickness)
+        x0, y0, x1, y1 = (box * scale).round().astype(int).tolist()
         cv2.rectangle(drawn, (x0, y0), (x1, y1), color, thickness, cv2.LINE_AA)
     return _write_labels(drawn, labels, boxes_xyxy * scale)
 
@@ -80,10 +80,9 @@ def _write_labels(drawn: np.ndarray, labels: Sequence[str], corners: np.ndarray)
 def draw_detections(image: np.ndarray, detections: Detections, scale: float = 1.0) -> np.ndarray:
     """As :func:`draw_instances`, with names and scores, the less certain below."""
     order = range(len(detections))[::-1]
-    masks = [detections.mask(index) for index in order]
     return draw_instances(
         image,
-        np.array(masks, dtype=bool).reshape(-1, *detections.image_hw),
+        (detections.mask(index) for index in order),
         detections.boxes_xyxy[::-1],
         [f"{detections.class_names[i]} {detections.scores[i]:.2f}" for i in order],
         detections.category_ids[::-1].tolist(),

@@ -137,6 +137,31 @@ def test_no_detections_are_an_ap_of_zero_and_no_truth_is_none():
     assert "null" in as_json
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_sizes_that_no_object_has_have_no_ap(number):
+    truth = ground_truth()
+    truth["annotations"] = [a for a in truth["annotations"] if a["area"] > 32**2]
+    found = noisy_detections(truth)[:number]
+    for iou_type in ("bbox", "segm"):
+        summary = evaluate_detections(truth, found, iou_type, CATEGORIES).summary
+        assert math.isnan(summary["APs"]) and summary["APm"] >= 0
+
+
+def test_categories_of_one_name_are_kept_apart():
+    truth = ground_truth()
+    first, second = (a["category_id"] for a in truth["annotations"][1:3])
+    assert first != second
+    names = {**CATEGORIES.to_mapping(), first: "thing", second: "thing"}
+    expected = evaluate_detections(truth, noisy_detections(truth), "bbox", CATEGORIES).per_class
+    found = evaluate_detections(
+        truth, noisy_detections(truth), "bbox", Categories.from_mapping(names)
+    ).per_class
+    assert len(found) == len(names) and "thing" not in found
+    for category_id in (first, second):
+        values = expected[CATEGORIES.to_mapping()[category_id]]
+        assert str(found[f"thing (id {category_id})"]) == str(values)
+
+
 def detections(categories: Categories) -> Detections:
     result = Instances((30, 40))
     result.pred_boxes = Boxes(torch.tensor([[1.5, 2, 11.5, 8], [0, 0, 40, 30]]))

@@ -73,6 +73,24 @@ def test_a_file_that_finds_other_objects_is_an_error(
     assert not list(tmp_path.iterdir())
 
 
+def test_frames_are_read_when_they_are_looked_at_and_as_often(monkeypatch):
+    read = []
+
+    class Video:
+        def __init__(self, number):
+            self.number = number
+
+        def frames(self):
+            read.append(self.number)
+            yield self.number
+
+    monkeypatch.setattr(export_model, "MAX_PICTURES", 3)
+    frames = export_model._Frames([Video(number) for number in range(7)])
+    assert len(frames) == 3 and not read
+    assert next(iter(frames)) == 0 and read == [0]
+    assert list(frames) == list(frames) == [0, 2, 4]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "opts",

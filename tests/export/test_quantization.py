@@ -4,11 +4,12 @@ import shutil
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from project.data.reading import read_image
 from project.export.checking import share_kept
-from project.export.quantization import quantize
+from project.export.quantization import _Pictures, quantize
 from project.runtime import load
 from scripts import export_model
 from tests.export.test_export_model import some_detections
@@ -50,6 +51,22 @@ def test_it_is_small_and_says_what_it_is(quantized, exported, pictures):
     detector = load(path)
     assert detector.metadata == {**load(exported).metadata, "precision": "int8"}
     assert len(detector(pictures[0])) > 0
+
+
+def test_the_calibration_pastes_no_masks(exported, pictures):
+    reader = _Pictures(pictures[:2], {"image", "score_threshold", "paste_masks"})
+    session = onnxruntime.InferenceSession(str(exported))
+    for picture in pictures[:2]:
+        feed = reader.get_next()
+        assert np.array_equal(feed["image"], picture)
+        probabilities, masks = session.run(["mask_probabilities", "masks"], feed)
+        assert len(probabilities) > 0 and masks.size == 0
+    assert reader.get_next() is None
+    # A model without masks has no such input.
+    assert _Pictures(pictures, {"image", "score_threshold"}).get_next().keys() == {
+        "image",
+        "score_threshold",
+    }
 
 
 @pytest.mark.slow

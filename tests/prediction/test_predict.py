@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +14,9 @@ from pycocotools.coco import COCO
 
 from project.data.categories import Categories
 from project.errors import UserError
-from project.prediction.inputs import find_sources
+from project.prediction.inputs import Source, find_sources
 from project.prediction.outputs import PredictionWriter
+from project.runtime.detections import Detections
 from scripts import predict
 from tests.helpers import share_of_partners
 
@@ -85,29 +89,102 @@ def test_what_cannot_be_read_is_named_and_left_out(seeded_checkpoint, pictures, 
     assert [image["file_name"][-5:] for image in content["images"]] == ["0.jpg", "2.jpg"]
 
 
-def test_a_video_becomes_a_video(seeded_checkpoint, pictures, tmp_path):
+def write_odd_pictures(pictures, folder) -> list[Path]:
+    """A picture, two of which the second is so narrow that nothing is left of it, and another."""
+    folder.mkdir()
+    first, second = sorted(pictures.iterdir())[:2]
+    shutil.copy(first, folder / "a.jpg")
+    cv2.imwrite(str(folder / "b.png"), np.zeros((1, 4000, 3), dtype=np.uint8))
+    shutil.copy(second, folder / "c.jpg")
+    return [folder / "a.jpg", folder / "c.jpg"]
+
+
+def test_what_the_model_cannot_take_is_named_and_left_out(
+    seeded_checkpoint, exported, pictures, tmp_path, capfd
+):
+    sound = write_odd_pictures(pictures, tmp_path / "in")
+    for weights, options in (
+        (seeded_checkpoint, ["--batch", "3", "--opts", "MODEL.DEVICE", "cpu"]),
+        (exported, []),
+    ):
+        folder = tmp_path / weights.suffix
+        arguments = [str(tmp_path / "in"), "--weights", str(weights), "--output", str(folder)]
+        with pytest.raises(SystemExit, match="1"):
+            predict.main([*arguments, "--no-pictures", *options])
+        error = capfd.readouterr().err
+        assert "1 left out" in error and "b.png: " in error and "4000 x 1" in error
+        assert error.count("b.png") == 1 and "E:onnxruntime" not in error
+        content = json.loads((folder / "coco.json").read_text())
+        assert [image["file_name"] for image in content["images"]] == list(map(str, sound))
+
+
+def test_names_need_not_be_in_utf_8(seeded_checkpoint, pictures, tmp_path, capsys):
+    picture, video = (tmp_path / os.fsdecode(name) for name in (b"caf\xe9.jpg", b"v\xeddeo.avi"))
+    shutil.copy(min(pictures.iterdir()), picture)
+    write_video(tmp_path / "clip.avi", pictures)
+    (tmp_path / "clip.avi").rename(video)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit, match="1"):
+        run(seeded_checkpoint, out, str(tmp_path), "--masks", "--crops", "--score", "0.2")
+    error = capsys.readouterr().err
+    assert "1 left out" in error and "must be in UTF-8" in error
+    content = json.loads((out / "coco.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == [str(picture)]
+    assert [path.name for path in (out / "pictures").iterdir()] == [picture.name]
+    assert len(list((out / "crops").iterdir())) == len(content["annotations"]) > 0
+
+
+def test_a_video_is_not_written_under_a_name_that_is_not_in_utf_8(tmp_path):
+    source = Source(tmp_path / "clip.avi", os.fsdecode(b"cl\xedp"), is_video=True)
+    nothing = Detections(
+        *(np.zeros(shape, np.float32) for shape in ((0, 4), 0)), np.zeros(0, int), (), None, (8, 8)
+    )
+    writer = PredictionWriter(tmp_path, Categories((1,), ("a",)))
+    with pytest.raises(UserError, match="UTF-8"):
+        writer.write(source, 0, np.zeros((8, 8, 3), np.uint8), nothing)
+
+
+def write_video(path, pictures) -> int:
+    """How many frames it has."""
     frames = [cv2.imread(str(file)) for file in sorted(pictures.iterdir())]
-    frames = [cv2.resize(frame, (160, 120)) for frame in frames]
-    path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (160, 120))
     assert writer.isOpened()
     for frame in frames:
-        writer.write(frame)
+        writer.write(cv2.resize(frame, (160, 120)))
     writer.release()
+    return len(frames)
+
+
+def test_a_video_that_was_cut_off_is_named(seeded_checkpoint, pictures, tmp_path, capsys):
+    path = tmp_path / "clip.avi"
+    number = write_video(path, pictures)
+    run(seeded_checkpoint, tmp_path / "whole", str(path), "--no-pictures")
+    assert "warning" not in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    images = run(seeded_checkpoint, tmp_path / "cut", str(path), "--no-pictures")["images"]
+    assert 0 < len(images) < number
+    expected = f"warning: {path} should have {number} frames, but only {len(images)}"
+    assert expected in capsys.readouterr().err
+
+
+def test_a_video_becomes_a_video(seeded_checkpoint, pictures, tmp_path):
+    path = tmp_path / "clip.avi"
+    number_of_frames = write_video(path, pictures)
     content = run(seeded_checkpoint, tmp_path / "out", str(path), "--masks", "--batch", "4")
-    assert [image["frame"] for image in content["images"]] == list(range(len(frames)))
-    assert len(list((tmp_path / "out/masks").glob("clip_*.instances.png"))) == len(frames)
+    assert [image["frame"] for image in content["images"]] == list(range(number_of_frames))
+    assert len(list((tmp_path / "out/masks").glob("clip_*.instances.png"))) == number_of_frames
     capture = cv2.VideoCapture(str(tmp_path / "out/pictures/clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
     number = 0
     while capture.read()[0]:
         number += 1
-    assert number == len(frames)
+    assert number == number_of_frames
 
 
-def test_names_from_the_standard_input(seeded_checkpoint, pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_names_from_the_standard_input(seeded_checkpoint, pictures, tmp_path, monkeypatch, end):
     files = sorted(pictures.iterdir())[1:3]
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{file}\n" for file in files)))
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{file}{end}" for file in files)))
     content = run(seeded_checkpoint, tmp_path, "-", "--no-pictures")
     assert [image["file_name"] for image in content["images"]] == [str(file) for file in files]
 
@@ -123,6 +200,33 @@ def test_every_picture_once_under_a_name_of_its_own(tmp_path):
     names = [source.name for source in sources]
     assert len(set(names)) == len(names) and names[:3] == ["x", "clip", "deep/x"]
     assert [source.is_video for source in sources] == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_frame_and_a_picture_have_no_name_in_common(tmp_path, order):
+    files = ["clip.mp4", "clip_000001.png", "clip_2000000.png", "clip.jpg", "clip_1.png"]
+    for name in files:
+        (tmp_path / name).touch()
+    sources = find_sources([str(tmp_path / name) for name in files[::order]])
+    assert [source.path.name for source in sources] == files[::order]
+    names = [source.name_of(frame) for source in sources for frame in (0, 1, 2000000)]
+    assert len(set(names)) == len(files) + 2
+    assert {source.path.name: source.name for source in sources}["clip_1.png"] == "clip_1"
+
+
+def test_a_folder_is_searched_behind_links_but_for_what_was_written_there(tmp_path):
+    for name in ("x.jpg", "._x.jpg", "in/deep/y.jpg", "out/pictures/x.jpg"):
+        (tmp_path / "elsewhere" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "elsewhere" / name).touch()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/in/back").symlink_to(tmp_path / "elsewhere")
+    output = tmp_path / "elsewhere/out"
+    sources = find_sources([str(folder)], output)
+    assert [source.name for source in sources] == ["link/in/deep/y", "link/x"]
+    # A name that was given counts.
+    assert [source.name for source in find_sources([str(output)], output)] == ["pictures/x"]
 
 
 @pytest.mark.parametrize("paths", [["nowhere"], ["*.nothing"], []])

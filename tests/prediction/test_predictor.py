@@ -112,6 +112,7 @@ def test_the_threshold_leaves_out_what_is_below(seeded_checkpoint, picture, pred
         (np.zeros((9, 9, 3), np.float32), "float32"),
         (np.zeros((3, 9, 9), np.uint8), r"\(3, 9, 9\)"),
         (np.zeros((9, 0, 3), np.uint8), "no pixels"),
+        (np.zeros((4000, 1, 3), np.uint8), "1 x 4000 pixels is too narrow"),
         ("nowhere.jpg", r"nowhere\.jpg cannot be read"),
         (None, "NoneType"),
     ],

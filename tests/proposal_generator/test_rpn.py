@@ -6,6 +6,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from torch.autograd.profiler import profile
 
 from project.engine import Trainer
 from project.errors import UserError
@@ -43,6 +44,28 @@ def test_a_low_quality_match_belongs_to_the_object_that_it_is_best_for():
     # Even where another object is matched well.
     iou = torch.tensor([[0.9, 0.8], [0.4, 0.1]])
     assert matcher(reassign=True)(iou)[0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("min_iou", [0.0, 0.3])
+def test_of_several_objects_the_last_one_has_the_anchor(min_iou):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        # Of few values, so that many are equal.
+        iou = torch.randint(0, 5, (300, 40), generator=generator) / 5
+        best = (iou == iou.max(dim=1, keepdim=True).values) & (iou >= min_iou)
+        numbers = torch.arange(1, 301)
+        last = (best * numbers[:, None]).max(dim=0).values
+        expected = torch.where(last > 0, last - 1, iou.max(dim=0).indices)
+        matches, _ = matcher(min_iou, reassign=True)(iou)
+        assert torch.equal(matches, expected) and matches.dtype == torch.int64
+
+
+def test_finding_the_last_object_takes_few_bytes_for_each_pair():
+    iou = torch.rand((50, 4000), generator=torch.Generator().manual_seed(0))
+    with profile(profile_memory=True) as profiler:
+        matcher(reassign=True)(iou)
+    largest = max(event.self_cpu_memory_usage for event in profiler.function_events)
+    assert 0 < largest < 2 * iou.numel()
 
 
 def models(small_opts, *opts: str):

@@ -11,10 +11,12 @@ import pytest
 
 from project.data.categories import Categories
 from project.errors import UserError
+from project.evaluation.coco_metrics import IOU_TYPES, evaluate_detections
 from project.evaluation.error_analysis import Kind
 from project.report.gallery import choose_pictures, gallery_records
 from project.report.page import render_report
 from project.report.runs import load_run
+from project.report.tables import classes_table
 from scripts import report
 from tests.report.conftest import rewrite
 
@@ -114,6 +116,26 @@ def test_runs_on_other_pictures_or_classes_are_not_compared(trained):
     renamed = Categories.from_mapping({**run.categories.to_mapping(), 1: "else"})
     with pytest.raises(UserError, match="differ in their classes"):
         render_report(run, dataclasses.replace(run, categories=renamed))
+
+
+def test_classes_of_one_name_are_kept_apart(trained):
+    run = load_run(trained)
+    categories = Categories.from_mapping({**run.categories.to_mapping(), 1: "thing", 2: "thing"})
+    precision = {
+        iou_type: evaluate_detections(run.coco_json, run.detections, iou_type, categories)
+        for iou_type in IOU_TYPES
+    }
+    evaluation = {**run.evaluation, **{t: value.to_json() for t, value in precision.items()}}
+    renamed = dataclasses.replace(run, categories=categories, evaluation=evaluation)
+    rows = classes_table(renamed, None)
+    assert [row["name"] for row in rows[:3]] == [
+        "thing (id 1)",
+        "thing (id 2)",
+        run.categories.names[2],
+    ]
+    for row, as_before in zip(rows, classes_table(run, None), strict=True):
+        assert row["objects"] == as_before["objects"] and row["errors"] == as_before["errors"]
+    assert data_of(render_report(renamed))["classes"] == [row["name"] for row in rows]
 
 
 def test_names_cannot_break_the_page(trained, tmp_path):

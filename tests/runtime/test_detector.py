@@ -40,6 +40,7 @@ def test_grey_and_transparent_pictures_are_pictures(exported, picture):
         np.zeros((20, 30, 3), dtype=np.float32),
         np.zeros((0, 30, 3), dtype=np.uint8),
         np.zeros((20, 30, 2), dtype=np.uint8),
+        np.zeros((1, 4000, 3), dtype=np.uint8),
         np.zeros((1, 20, 30, 3), dtype=np.uint8),
         "picture.jpg",
     ],

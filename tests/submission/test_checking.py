@@ -79,6 +79,8 @@ DAMAGES = {
     "RLE without size": ("rle-incomplete", lambda d: d["segmentation"].pop("size")),
     "RLE without counts": ("rle-incomplete", lambda d: d["segmentation"].pop("counts")),
     "size swapped": ("rle-size-swapped", lambda d: d["segmentation"]["size"].reverse()),
+    "size as text": ("rle-size", lambda d: d["segmentation"].update(size=["10", "10"])),
+    "size of one": ("rle-incomplete", lambda d: d["segmentation"]["size"].pop()),
     "other size": ("rle-size", lambda d: d["segmentation"].update(size=[10, 10])),
     "counts cut off": (
         ("rle-sum", "rle-broken"),
@@ -213,6 +215,29 @@ def test_another_test_json_is_one_line(sound, tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             program.main([str(tmp_path / "submission.json"), "--test-json", str(path)])
         assert "is no COCO JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "wrong"),
+    [
+        *(("images", "height", wrong) for wrong in (None, "90", 0)),
+        ("images", "id", [1]),
+        ("categories", "id", {}),
+    ],
+)
+def test_a_test_json_with_odd_values_is_one_line(
+    sound, test_json, tmp_path, capsys, key, field, wrong
+):
+    content = copy.deepcopy(test_json)
+    content[key][0][field] = wrong
+    for name, value in (("test", content), ("submission", sound)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    with pytest.raises(SystemExit, match="2"):
+        program.main(
+            [str(tmp_path / "submission.json"), "--test-json", str(tmp_path / "test.json")]
+        )
+    error = capsys.readouterr().err
+    assert repr(wrong) in error and len(error.splitlines()) == 1
 
 
 def test_the_originals_submission_is_valid_and_its_damages_are_not(shared):

@@ -86,12 +86,32 @@ def test_the_program_counts_both_sides(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, [1], [{"image_id": 1}], [detection(0) | {"segmentation": []}]]
+    "wrong",
+    [
+        *({}, [1], [{"image_id": 1}], [detection(0) | {"segmentation": []}]),
+        *([detection(0) | odd] for odd in ({"score": "0.9"}, {"image_id": [7]})),
+        *([detection(0) | {"category_id": odd}] for odd in ("1", None)),
+        [detection(0) | {"segmentation": {"size": ["20", "100"], "counts": "00"}}],
+        [detection(0) | {"segmentation": {"size": [20, 100], "counts": [0, 2000]}}],
+    ],
 )
 def test_what_is_no_submission_is_one_line(tmp_path, capsys, wrong):
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, [detection(0)], wrong)
     assert "b.json" in capsys.readouterr().err
+
+
+def test_draws_below_zero_are_one_line(tmp_path, capsys):
+    annotated = tmp_path / "test.json"
+    image = {"id": 7, "file_name": "a.png", "height": 20, "width": 100}
+    category = {"id": 1, "name": "square"}
+    annotated.write_text(
+        json.dumps({"images": [image], "categories": [category], "annotations": [detection(0)]})
+    )
+    options = ["--test-json", str(annotated), "--bootstrap", "-3"]
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, [detection(0)], [detection(0)], *options)
+    assert "--bootstrap -3" in capsys.readouterr().err
 
 
 def test_the_originals_submission_against_a_thinned_one(shared, tmp_path, capsys):

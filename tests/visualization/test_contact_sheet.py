@@ -1,6 +1,8 @@
 """Pictures for people: drawn where they should be, and nowhere else."""
 
 import json
+import os
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -10,14 +12,19 @@ from detectron2.structures import BoxMode
 
 from project.data.loading import build_train_loader, training_records
 from project.data.mapper import InstanceMapper
+from project.data.segmentation import compressed_rle
 from project.errors import UserError
+from project.runtime.detections import Detections
+from project.runtime.lazy_masks import LazyMasks
 from project.visualization.contact_sheet import (
+    _draw,
     arrange,
     draw_predictions,
     draw_training_pictures,
     prediction_sheet,
 )
-from project.visualization.instances import add_title, draw_instances
+from project.visualization.instances import add_title, draw_detections, draw_instances
+from project.visualization.writing import write_picture
 from scripts import draw_predictions as program
 from scripts import show_dataset
 from tests.helpers import SMALL_CONFIG, load_small_config
@@ -40,6 +47,36 @@ def test_nothing_to_draw_leaves_the_picture_as_it_is():
     image = np.random.RandomState(0).randint(0, 256, (64, 80, 3)).astype(np.uint8)
     nothing = np.zeros((0, 64, 80), dtype=bool)
     assert np.array_equal(draw_instances(image, nothing, np.zeros((0, 4)), [], []), image)
+
+
+def test_a_picture_of_any_shape_is_drawn(tmp_path):
+    cv2.imwrite(str(tmp_path / "long.png"), np.full((8, 4000, 3), 90, dtype=np.uint8))
+    image = {"id": 1, "file_name": "long.png", "height": 8, "width": 4000}
+    found = {"image_id": 1, "category_id": 1, "score": 0.9, "bbox": [0, 0, 3000, 8]}
+    sheet = prediction_sheet({"images": [image]}, tmp_path, [found])
+    assert sheet.shape[1] >= 360 and (sheet != 255).any()
+
+
+def test_masks_are_held_one_at_a_time():
+    side, number = 500, 40
+    image = np.zeros((side, side, 3), dtype=np.uint8)
+    probabilities = np.ones((number, 28, 28), dtype=np.float32)
+    boxes = np.tile(np.float32([[10, 10, 60, 60]]), (number, 1))
+    masks = LazyMasks(probabilities, boxes, (side, side))
+    scores, ids = np.ones(number, np.float32), np.ones(number, np.int64)
+    found = Detections(boxes, scores, ids, ("a",) * number, masks, (side, side))
+    rle = compressed_rle(masks[0])
+    items = [{"category_id": 1, "bbox": [10, 10, 50, 50], "segmentation": rle}] * number
+    draw_detections(image, found)  # once, for the font
+    for draw in (
+        lambda: draw_detections(image, found),
+        lambda: _draw(image, items, {1: "a"}, 1.0),
+    ):
+        tracemalloc.start()
+        draw()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < number * side**2 / 2
 
 
 def test_a_grid_holds_every_picture_once():
@@ -214,4 +251,34 @@ def test_predictions_are_drawn_beside_what_they_were_evaluated_on(generated_root
     source |= {"categories": {str(c["id"]): c["name"] for c in content["categories"]}}
     (folder / "dataset.json").write_text(json.dumps(source))
     program.main([str(tmp_path / "run"), "--images", "2"])
-    assert cv2.imread(str(tmp_path / "run/predictions.png")) is not None
+    sheet = tmp_path / "run/predictions.png"
+    assert cv2.imread(str(sheet)) is not None
+
+    sheet.write_bytes(b"mine")
+    for options in ([], ["--output", str(sheet)]):
+        with pytest.raises(SystemExit, match="2"):
+            program.main([str(tmp_path / "run"), *options])
+        assert sheet.read_bytes() == b"mine"
+    program.main([str(tmp_path / "run"), "--images", "2", "--overwrite"])
+    assert cv2.imread(str(sheet)) is not None
+
+
+@pytest.mark.parametrize("name", ["sheet", "sheet.pdf"])
+def test_a_file_that_can_hold_no_picture_is_refused_first(tmp_path, capsys, name):
+    # Before the run, which is none.
+    with pytest.raises(SystemExit, match="2"):
+        program.main([str(tmp_path), "--output", str(tmp_path / name)])
+    assert name in capsys.readouterr().err
+
+
+def test_a_picture_may_have_any_name_and_its_folder_need_not(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 2**16, (20, 30), dtype=np.uint16)
+    path = tmp_path / "folder" / os.fsdecode(b"caf\xe9.png")
+    write_picture(path, grey)
+    assert np.array_equal(cv2.imdecode(np.fromfile(path, np.uint8), -1), grey)
+    (tmp_path / "file").touch()
+    too_long = np.zeros((1, 70000), dtype=np.uint8)
+    for name, picture in (("file/a.png", grey), ("a.jpg", too_long)):
+        with pytest.raises(UserError, match="could not be written"):
+            write_picture(tmp_path / name, picture)
+    assert not (tmp_path / "a.jpg").exists()
