@@ -2,9 +2,9 @@
 
     python scripts/build_detectron2.py FOLDER
 
-downloads a source archive of the release (by its hash, see detectron2-sdist.txt), applies the edits of the table below, and leaves the wheel in FOLDER. What needs Detectron2's C++
-extension (rotated boxes, its own deformable convolutions) is not in it; RoIAlign and NMS are
-torchvision's.
+downloads a source archive of the release (by its hash, see detectron2-sdist.txt), applies the edits
+of the table below, and leaves the wheel in FOLDER. What needs Detectron2's C++ extension (rotated
+boxes, its own deformable convolutions) is not in it; RoIAlign and NMS are torchvision's.
 """
 
 import argparse
