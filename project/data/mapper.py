@@ -59,11 +59,15 @@ class InstanceMapper:
             still in the picture.
 
         Raises:
-            UserError: the picture cannot be read, or has not the size that the record says.
+            UserError: the picture cannot be read, has not the size that the record says, or is too
+                narrow to be resized.
         """
         image = _read(record, self.image_format)
         inputs = T.AugInput(image)
-        transforms = self.augmentations(inputs)
+        try:
+            transforms = self.augmentations(inputs)
+        except UserError as error:
+            raise UserError(f"{record['file_name']}: {error}") from error
         result = {key: value for key, value in record.items() if key != "annotations"}
         result["image"] = channels_first(inputs.image)
         if self.is_train:

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from detectron2.data import transforms as T
 
+from project.errors import UserError
+
 RESIZE_BACKENDS = ("pillow", "opencv")
 
 
@@ -18,9 +20,17 @@ class ResizeTransform(T.ResizeTransform):
 
     Args:
         backend: "opencv" or "pillow".
+
+    Raises:
+        UserError: nothing would be left of the picture.
     """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, backend: str):
+        if min(new_h, new_w) < 1:
+            raise UserError(
+                f"a picture of {w} x {h} pixels is too narrow: resized to {new_w} x {new_h}, as"
+                " INPUT and TEST.AUG say, nothing is left of it"
+            )
         super().__init__(h, w, new_h, new_w)
         self.backend = backend
 

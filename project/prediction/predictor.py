@@ -106,12 +106,6 @@ class Predictor:
 
     def _record(self, image: np.ndarray) -> dict[str, Any]:
         height, width = image.shape[:2]
-        sizes = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
-        if sizes[0] and 0 in T.ResizeShortestEdge.get_output_shape(height, width, *sizes):
-            raise UserError(
-                f"a picture of {width} x {height} pixels is too narrow: with a long side of"
-                f" {sizes[1]} (INPUT.MAX_SIZE_TEST), nothing is left of the short one"
-            )
         order = -1 if self.cfg.INPUT.FORMAT == "BGR" else 1
         inputs = T.AugInput(np.ascontiguousarray(image[..., ::order]))
         self._augment(inputs)

@@ -18,6 +18,7 @@ from project.benchmark.data import near_boundary
 from project.data.augmentation import build_augmentations
 from project.data.mapper import InstanceMapper, build_mapper, mask_boxes
 from project.data.segmentation import compressed_rle, decode_segmentation, polygons
+from project.data.transforms import WithOpenCV
 from project.errors import UserError
 from project.seeding import seeded
 from tests.helpers import load_small_config
@@ -225,6 +226,14 @@ def test_a_picture_of_another_size_is_named(picture_file):
     record = {**record_of(picture_file), "height": 41}
     with pytest.raises(UserError, match=r"a\.jpg has 50 x 40 pixels, 50 x 41 in the JSON"):
         mapper_with()(record)
+
+
+def test_a_picture_of_which_nothing_would_be_left_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((1, 50, 3), np.uint8))
+    record = {**record_of(tmp_path / "b.png"), "height": 1}
+    resize = WithOpenCV(T.ResizeShortestEdge(20, 24), "opencv")
+    with pytest.raises(UserError, match=r"b\.png: a picture of 50 x 1 pixels is too narrow"):
+        mapper_with(resize)(record)
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9))))

@@ -51,6 +51,14 @@ def test_with_flips_a_flipped_picture_has_flipped_objects(seeded_checkpoint, pic
         assert differing.mean() < 0.01
 
 
+def test_a_picture_of_which_a_size_leaves_nothing_is_one_line(seeded_checkpoint):
+    picture = np.zeros((1, 200, 3), dtype=np.uint8)
+    sizes = ("INPUT.MIN_SIZE_TEST", "96", "INPUT.MAX_SIZE_TEST", "150", "TEST.AUG.FLIP", "False")
+    assert augmented(seeded_checkpoint, *sizes, "TEST.AUG.SCALES", "(1.0,)")(picture) is not None
+    with pytest.raises(UserError, match="200 x 1 pixels is too narrow"):
+        augmented(seeded_checkpoint, *sizes, "TEST.AUG.SCALES", "(1.0, 0.5)")(picture)
+
+
 def test_evaluation_uses_it_where_the_config_asks_for_it(seeded_checkpoint, tmp_path):
     results = {}
     for name in ("plain", "augmented"):
