@@ -12,6 +12,7 @@ export  from the file of a picture to masks as RLE, by an exported model and by 
 train   forward, backward and step of the whole model on one batch (minutes on a CPU)
 eval    COCO's evaluation of 5,000 pictures, against pycocotools (minutes)
 start   from the command to the first iteration, each side in processes of its own
+growth  how cost grows with the batch, the pictures' size and number, and workers (many minutes)
 
 Each first shows that both give the same answer; where they do not, it ends with an error.
 """
@@ -47,7 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TRACE",
         help="of infer or train: write a Chrome trace of one call of this project",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE and TRACE")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PLOT", help="of growth: draw it, .svg or .png"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE, TRACE and PLOT")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys, at the end")
     return parser
 
@@ -62,10 +66,12 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.rounds < 1 or args.images < 1:
         raise UserError(f"--rounds {args.rounds} --images {args.images}: choose 1 or more")
-    for path in filter(None, (args.json, args.profile)):
+    for path in filter(None, (args.json, args.profile, args.plot)):
         check_output_file(path, args.overwrite)
     if args.profile and args.benchmark not in ("infer", "train"):
         raise UserError("--profile goes with infer or train")
+    if args.plot and (args.benchmark != "growth" or args.plot.suffix not in (".svg", ".png")):
+        raise UserError("--plot goes with growth, and names a file that ends in .svg or .png")
     print(f"{machine()}; {args.rounds} rounds, median (lowest - highest)")
     results = {}
     for name in BENCHMARKS if args.benchmark == "all" else [args.benchmark]:
@@ -159,6 +165,18 @@ def _start(args: argparse.Namespace) -> tuple[str, dict]:
     return report_start(result), asdict(result)
 
 
+def _growth(args: argparse.Namespace) -> tuple[str, list]:
+    from project.benchmark.growth import benchmark_growth, draw_growth, report_growth
+
+    with _recipe(args) as (cfg, records):
+        opts = [*args.opts, "DATASETS.ROOT", cfg.DATASETS.ROOT, "MODEL.DEVICE", args.device]
+        config_file = str(Path(args.config_file).absolute()) if args.config_file else ""
+        results = benchmark_growth(cfg, records, args.rounds, config_file, opts)
+    if args.plot:
+        draw_growth(results, args.plot)
+    return report_growth(results), [asdict(result) for result in results]
+
+
 BENCHMARKS = {
     "data": _data,
     "masks": _masks,
@@ -167,6 +185,7 @@ BENCHMARKS = {
     "train": _training,
     "eval": _evaluation,
     "start": _start,
+    "growth": _growth,
 }
 
 

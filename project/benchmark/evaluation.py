@@ -22,6 +22,7 @@ STOCK = "pycocotools"
 NUM_CLASSES, DETECTIONS, OBJECTS = 20, 20, 7
 IMAGE_HW = (240, 320)
 MAX_DIFFERENCE = 1e-6  # of the metrics, in [0, 1]
+_CATEGORIES = Categories.from_mapping({i: str(i) for i in range(1, NUM_CLASSES + 1)})
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def benchmark_evaluation(rounds: int, num_images: int = 5000) -> dict[str, Evalu
         UserError: a metric differs by more than 1e-6.
     """
     coco_json, detections = generated_detections(num_images)
-    categories = Categories.from_mapping({i: str(i) for i in range(1, NUM_CLASSES + 1)})
+    categories = _CATEGORIES
     added, before = {}, peak_memory()
     for iou_type in IOU_TYPES:  # first of all, as a process does not give back what it had
         evaluate(*load(coco_json, detections, iou_type, categories), iou_type, categories)
@@ -89,45 +90,75 @@ def _benchmark(
     rounds: int,
     added_memory: float,
 ) -> EvaluationBenchmark:
-    parts: dict[str, list[tuple[float, float]]] = {STOCK: [], OURS: []}
-
-    def run_ours() -> list[float]:
-        start = perf_counter()
-        loaded = load(coco_json, detections, iou_type, categories)
-        middle = perf_counter()
-        summary = evaluate(*loaded, iou_type, categories).summary
-        parts[OURS].append((middle - start, perf_counter() - middle))
-        return [summary[name] / 100 for name in SUMMARY]
-
-    def run_stock() -> list[float]:
-        start = perf_counter()
-        evaluation = _load_stock(coco_json, detections, iou_type)
-        middle = perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        parts[STOCK].append((middle - start, perf_counter() - middle))
-        return list(evaluation.stats[: len(SUMMARY)])
-
-    found = run_ours()
-    expected = run_stock()
-    difference = float(np.abs(np.subtract(found, expected)).max())
-    if not difference <= MAX_DIFFERENCE:
-        raise UserError(f"{iou_type}: the metrics differ by {difference:.1e}")
-    take_turns({STOCK: run_stock, OURS: run_ours}, rounds)
+    sides = _Sides(coco_json, detections, categories, iou_type)
+    ap, difference = sides.compare()
+    take_turns({STOCK: sides.run_stock, OURS: sides.run_ours}, rounds)
     loading, seconds = (
-        {name: [part[index] for part in values[-rounds:]] for name, values in parts.items()}
+        {name: [part[index] for part in values[-rounds:]] for name, values in sides.parts.items()}
         for index in range(2)
     )
     return EvaluationBenchmark(
         spreads(loading),
         spreads(seconds),
         ratio(seconds, STOCK, OURS),
-        100 * expected[0],
+        100 * ap,
         difference,
         added_memory,
     )
+
+
+def seconds_of_masks(num_images: int) -> dict[str, float]:
+    """What each side takes to evaluate the masks of so many pictures, once, without loading.
+
+    Raises:
+        UserError: a metric differs by more than 1e-6.
+    """
+    sides = _Sides(*generated_detections(num_images), _CATEGORIES, "segm")
+    sides.compare()
+    return {name: seconds for name, ((_, seconds),) in sides.parts.items()}
+
+
+class _Sides:
+    """Both evaluations of the same; ``parts`` has the seconds of loading and of the rest."""
+
+    def __init__(
+        self,
+        coco_json: Mapping,
+        detections: Sequence[Mapping],
+        categories: Categories,
+        iou_type: str,
+    ):
+        self.inputs = coco_json, detections, iou_type
+        self.categories = categories
+        self.parts: dict[str, list[tuple[float, float]]] = {STOCK: [], OURS: []}
+
+    def run_ours(self) -> list[float]:
+        iou_type = self.inputs[-1]
+        start = perf_counter()
+        loaded = load(*self.inputs, self.categories)
+        middle = perf_counter()
+        summary = evaluate(*loaded, iou_type, self.categories).summary
+        self.parts[OURS].append((middle - start, perf_counter() - middle))
+        return [summary[name] / 100 for name in SUMMARY]
+
+    def run_stock(self) -> list[float]:
+        start = perf_counter()
+        evaluation = _load_stock(*self.inputs)
+        middle = perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        self.parts[STOCK].append((middle - start, perf_counter() - middle))
+        return list(evaluation.stats[: len(SUMMARY)])
+
+    def compare(self) -> tuple[float, float]:
+        """Run each once: the AP, and the largest difference between metrics."""
+        found, expected = self.run_ours(), self.run_stock()
+        difference = float(np.abs(np.subtract(found, expected)).max())
+        if not difference <= MAX_DIFFERENCE:
+            raise UserError(f"{self.inputs[-1]}: the metrics differ by {difference:.1e}")
+        return expected[0], difference
 
 
 def _load_stock(coco_json: Mapping, detections: Sequence[Mapping], iou_type: str) -> COCOeval:

@@ -62,7 +62,7 @@ def benchmark_export(cfg: CfgNode, record: Mapping, rounds: int) -> ExportBenchm
     """
     cfg, models, categories = build_detectors(cfg)
     mapper = build_mapper(cfg, is_train=False)
-    programs = detection_programs(models, lambda: mapper(record), categories)
+    programs = detection_programs(models, lambda: [mapper(record)], categories)
 
     def onnx_program(detector: OnnxDetector) -> Callable[[], list[dict]]:
         return lambda: to_coco_results(detector(read_image(record["file_name"])), 0)

@@ -122,7 +122,7 @@ def benchmark_inference(
         )
         for name, model in models.items()
     ]
-    programs = detection_programs(models, lambda: picture, categories)
+    programs = detection_programs(models, lambda: [picture], categories)
     results = {name: run() for name, run in programs.items()}
     for hook in hooks:
         hook.remove()
@@ -223,9 +223,9 @@ def build_detectors(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module], Catego
 
 
 def detection_programs(
-    models: Mapping[str, nn.Module], read: Callable[[], dict], categories: Categories
+    models: Mapping[str, nn.Module], read: Callable[[], list[dict]], categories: Categories
 ) -> dict[str, Callable[[], list[dict]]]:
-    """What each side does with the picture of ``read``, to COCO results with masks as RLE."""
+    """What each side does with the pictures of ``read``, to COCO results with masks as RLE."""
 
     def program(name: str) -> Callable[[], list[dict]]:
         model = models[STOCK if name == STOCK else OURS]
@@ -234,10 +234,11 @@ def detection_programs(
         def run() -> list[dict]:
             if name != STOCK:
                 model.inference_dtype = "bfloat16" if name == OURS_BF16 else "float32"
-            instances = model([read()])[0]["instances"].to("cpu")
+            found = [output["instances"].to("cpu") for output in model(read())]
             if name == STOCK:
-                return instances_to_coco_json(instances, 0)
-            return to_coco_results(to_detections(instances, categories), 0)
+                return [x for instances in found for x in instances_to_coco_json(instances, 0)]
+            detections = [to_detections(instances, categories) for instances in found]
+            return [x for of_picture in detections for x in to_coco_results(of_picture, 0)]
 
         return run
 

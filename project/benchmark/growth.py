@@ -1,0 +1,212 @@
+"""How cost grows: with the batch, the size of a picture, the number of pictures and of workers."""
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, build_detection_train_loader
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+from tabulate import tabulate
+
+from project.benchmark import evaluation
+from project.benchmark.data import with_keys
+from project.benchmark.model import (
+    MIN_FOUND,
+    OURS_BF16,
+    STOCK_COMPUTATION,
+    STOCK_PARTS,
+    build_detectors,
+    detection_programs,
+    share_found,
+)
+from project.benchmark.timing import OURS, STOCK, spreads, take_turns
+from project.config import load_config
+from project.data.datasets import register_training_sets
+from project.data.loading import build_train_loader, training_records
+from project.data.mapper import build_mapper
+from project.errors import UserError, reports_user_errors
+from project.memory import peak_memory_of_device
+from project.recipes import RECIPES
+from project.seeding import seed_generators
+
+BATCHES = (1, 2, 4, 8, 16)
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the recipe's largest short side
+IMAGES = (1000, 2000, 5000, 10000, 20000)
+WORKERS = (0, 1, 2, 4, 8)
+LOADED = 40  # batches
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What grows with what, of each program.
+
+    Attributes:
+        x, y: what, with units.
+        values: program -> x -> y.
+    """
+
+    x: str
+    y: str
+    values: dict[str, dict[int, float]]
+
+
+def benchmark_growth(
+    cfg: CfgNode, records: Sequence[dict], rounds: int, config_file: str, opts: Sequence[str]
+) -> list[Growth]:
+    """Speed of detection, memory of training, time of evaluation, speed of loading.
+
+    Args:
+        config_file, opts: what ``cfg`` was made of, for processes of their own.
+
+    Raises:
+        UserError: detections differ, with float32 on both sides.
+    """
+    return [
+        growth_with_batch(cfg, records[0], rounds),
+        growth_with_size(cfg, config_file, opts),
+        growth_with_images(IMAGES),
+        growth_with_workers(cfg, records),
+    ]
+
+
+def growth_with_batch(cfg: CfgNode, record: Mapping, rounds: int) -> Growth:
+    """Pictures a second, as :func:`project.benchmark.model.benchmark_inference` has them."""
+    cfg, models, categories = build_detectors(cfg)
+    picture = build_mapper(cfg, is_train=False)(record)
+    speed: dict[str, dict[int, float]] = defaultdict(dict)
+    for number in BATCHES:
+        programs = detection_programs(models, partial(list, [picture] * number), categories)
+        expected, found = programs[STOCK](), programs[OURS]()
+        share = share_found(expected, found)
+        if len(expected) != len(found) or share < MIN_FOUND:
+            raise UserError(
+                f"growth: {len(expected)} and {len(found)} detections in {number} pictures, of"
+                f" which {share:.0%} agree"
+            )
+        for name, seconds in spreads(take_turns(programs, rounds)).items():
+            speed[name][number] = number / seconds.median
+    height, width = picture["image"].shape[1:]
+    return Growth("pictures in a batch", f"pictures of {height} x {width} a second", dict(speed))
+
+
+def growth_with_size(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> Growth:
+    """The largest memory of training, in a process for each side."""
+    largest = max(cfg.INPUT.MIN_SIZE_TRAIN)
+    sides = [int(largest * scale) for scale in SCALES]
+    memory = {}
+    for name in (STOCK, OURS, OURS_BF16):
+        arguments = [name, json.dumps(sides), config_file, *map(str, opts)]
+        command = [sys.executable, "-m", "project.benchmark.growth", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
+        if result.returncode:
+            raise UserError(f"growth: {name} failed: {(result.stderr or result.stdout)[-500:]}")
+        peaks = json.loads(result.stdout.splitlines()[-1])
+        memory[name] = dict(zip(sides, peaks, strict=True))
+    return Growth("short side, pixels", f"GB to train, {cfg.SOLVER.IMS_PER_BATCH} pictures", memory)
+
+
+def growth_with_images(numbers: Sequence[int]) -> Growth:
+    """Seconds of evaluating masks, without loading; each side once."""
+    seconds: dict[str, dict[int, float]] = defaultdict(dict)
+    for number in numbers:
+        for name, took in evaluation.seconds_of_masks(number).items():
+            seconds[name][number] = took
+    return Growth("pictures", "seconds to evaluate their masks", dict(seconds))
+
+
+def growth_with_workers(cfg: CfgNode, records: Sequence[dict]) -> Growth:
+    """Pictures a second of a training loader, from the first batches on."""
+    speed: dict[str, dict[int, float]] = defaultdict(dict)
+    for number in WORKERS:
+        keys = with_keys(cfg, "DATALOADER.NUM_WORKERS", number)
+        stock = build_detection_train_loader(
+            dataset=list(records),
+            mapper=DatasetMapper(keys, is_train=True),
+            total_batch_size=keys.SOLVER.IMS_PER_BATCH,
+            aspect_ratio_grouping=keys.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=number,
+        )
+        ours = build_train_loader(keys, records, seed=0)
+        for name, loader in ((STOCK, stock), (OURS, ours)):
+            seconds = _seconds_of(iter(loader))
+            speed[name][number] = LOADED * keys.SOLVER.IMS_PER_BATCH / seconds
+    return Growth("workers", "pictures loaded a second", dict(speed))
+
+
+def _seconds_of(batches: Iterator) -> float:
+    next(batches)  # workers start
+    start = perf_counter()
+    for _ in islice(batches, LOADED):
+        pass
+    return perf_counter() - start
+
+
+def report_growth(results: Sequence[Growth]) -> str:
+    """A table of each."""
+    tables = []
+    for growth in results:
+        xs = next(iter(growth.values.values()))
+        rows = [[x, *(ys[x] for ys in growth.values.values())] for x in xs]
+        table = tabulate(rows, [growth.x, *growth.values], floatfmt=".2f")
+        tables.append(f"{growth.y}\n{table}")
+    return "\n\n".join(tables)
+
+
+def draw_growth(results: Sequence[Growth], path: Path) -> None:
+    """Draw a panel of each into an SVG or PNG file."""
+    # Here, for the other benchmarks do not need it and would wait for it.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    for growth, axes in zip(results, figure.subplots(2, 2).flat, strict=False):
+        for name, values in growth.values.items():
+            axes.plot([*values], [*values.values()], "o-", label=name, markersize=4)
+        axes.set(xlabel=growth.x, ylabel=growth.y)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _train_at(name: str, sides: Sequence[int], cfg: CfgNode) -> list[float]:
+    """The memory, in GB, that this process has needed after a step at each size, rising."""
+    categories = register_training_sets(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
+    records = training_records(cfg)[: cfg.SOLVER.IMS_PER_BATCH]
+    cfg.merge_from_list([*STOCK_COMPUTATION, *(STOCK_PARTS if name == STOCK else ())])
+    seed_generators(0)
+    model = build_model(cfg).train()
+    optimizer = build_optimizer(cfg, model)
+    device = model.device.type
+    peaks = []
+    for side in sides:
+        keys = with_keys(cfg, "INPUT.MIN_SIZE_TRAIN", (side,), "INPUT.MAX_SIZE_TRAIN", 2 * side)
+        mapper: Callable = build_mapper(keys, is_train=True)
+        batch = [mapper(record) for record in records]
+        with EventStorage(), torch.autocast(device, torch.bfloat16, enabled=name == OURS_BF16):
+            loss = sum(model(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        peaks.append(peak_memory_of_device(device)[0] / 1e9)
+    return peaks
+
+
+@reports_user_errors
+def _main(name: str, sides: str, config_file: str, opts: list[str]) -> None:
+    print(json.dumps(_train_at(name, json.loads(sides), load_config(config_file, opts))))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:4], sys.argv[4:])
