@@ -52,7 +52,6 @@ WORDS = {
 }
 # What a command writes, where it must not be there before.
 WRITES = {
-    r"prepare_voc\.py \S+ data$": "data",
     r"(prepare_\w+|generate_dataset)\.py .*data/mine": "data/mine",
     r"--format-only": "0856610.json",
     r"export_model\.py": "output/demo/model.onnx",

@@ -4,7 +4,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -74,6 +75,10 @@ class EvalHook(hooks.EvalHook):
     Other processes, which know of no failure, would wait for it in vain.
     """
 
+    def evaluate(self) -> None:
+        """Put what is found into the event storage."""
+        self._do_eval()
+
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
@@ -83,26 +88,35 @@ class BestModelHook(HookBase):
     """Keeps the best model as ``best.pth``, and stops when nothing gets better any more.
 
     Goes behind the ``EvalHook``. What it knows is part of the checkpoint, which it saves once more
-    after an evaluation.
+    after an evaluation. A run that was interrupted between the two begins with that evaluation.
 
     Args:
         metric: its name in the event storage, such as "segm/AP"; larger is better.
         dataset_name: that it is of.
-        period: that of the ``EvalHook``.
+        evaluation: what evaluates.
+        period: that of ``evaluation``.
         patience: evaluations without a better value after which training stops; 0 for never.
         keep: so many of the best periodic checkpoints stay.
     """
 
     def __init__(
-        self, metric: str, dataset_name: str, period: int, patience: int = 0, keep: int = 0
+        self,
+        metric: str,
+        dataset_name: str,
+        evaluation: EvalHook,
+        period: int,
+        patience: int = 0,
+        keep: int = 0,
     ):
         self._metric = metric
+        self._evaluation = evaluation
         self._period = period
         self._patience = patience
         self._keep = keep
         self._compared = [metric, dataset_name]
         # "kept": iterations and values of the best ones, the best first.
         self._state: dict = {"value": -math.inf, "iteration": -1, "without": 0, "kept": []}
+        self._state["looked"] = -1  # the last iteration that was evaluated after
 
     def state_dict(self) -> dict:
         return {**self._state, "compared": self._compared}
@@ -123,11 +137,22 @@ class BestModelHook(HookBase):
         """The iterations, from 0, whose checkpoints stay."""
         return [iteration for iteration, _ in self._state["kept"]]
 
+    def before_train(self) -> None:
+        done = self.trainer.start_iter
+        if done and self._is_evaluated(done) and self._state["looked"] != done - 1:
+            with _just_done(self.trainer):
+                self._evaluation.evaluate()
+                self._look()
+            self._stop_if_nothing_gets_better()
+
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
+        if self._is_evaluated(self.trainer.iter + 1):
             self._look()
             self._stop_if_nothing_gets_better()
+
+    def _is_evaluated(self, done: int) -> bool:
+        """Whether there is an evaluation after so many iterations, before the last one."""
+        return self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter
 
     def after_train(self) -> None:
         # The evaluation of the last iteration is done there, if training came so far.
@@ -139,6 +164,7 @@ class BestModelHook(HookBase):
         # The main process alone has the metrics.
         newest = self.trainer.storage.latest().get(self._metric, (math.nan, 0))[0]
         value, iteration = comm.all_gather(newest)[0], self.trainer.last_iteration
+        self._state["looked"] = iteration
         if math.isnan(value):
             logger.warning(f"{self._metric} is not defined on this test set: no model is the best")
         else:
@@ -164,6 +190,14 @@ class BestModelHook(HookBase):
                 f" {self._state['iteration'] + 1} (best.pth)"
             )
             raise StopTraining(0)
+
+
+@contextmanager
+def _just_done(trainer) -> Iterator[None]:
+    """Inside, a run that goes on has just done the iteration before."""
+    trainer.iter, trainer.storage.iter = trainer.iter - 1, trainer.storage.iter - 1
+    yield
+    trainer.iter, trainer.storage.iter = trainer.iter + 1, trainer.storage.iter + 1
 
 
 class EMAHook(HookBase):

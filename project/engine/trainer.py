@@ -139,15 +139,16 @@ class Trainer(DefaultTrainer):
         periods = [cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD if evaluates else 0]
         ret.append(CheckpointHook(periods))
         if evaluates:
-            ret.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+            evaluation = EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate)
             self._best_model = BestModelHook(
                 self._best_metric_name(),
                 cfg.DATASETS.TEST[0],
+                evaluation,
                 period=cfg.TEST.EVAL_PERIOD,
                 patience=cfg.TEST.EARLY_STOP_PATIENCE,
                 keep=cfg.SOLVER.CHECKPOINT_KEEP.BEST,
             )
-            ret.append(self._best_model)
+            ret += [evaluation, self._best_model]
         if comm.is_main_process():
             ret.append(TimedWriter(self.build_writers(), seconds=cfg.LOG_PERIOD_SECONDS))
         hints = HintHook(

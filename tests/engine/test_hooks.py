@@ -27,7 +27,7 @@ class StandIn(SimpleNamespace):
 
 
 def best_model_hook(metric: str = "segm/AP", dataset: str = "val", **options) -> BestModelHook:
-    return BestModelHook(metric, dataset, period=1, **options)
+    return BestModelHook(metric, dataset, EvalHook(1, dict), period=1, **options)
 
 
 def look(hook: BestModelHook, values: list[float], metric: str = "segm/AP") -> StandIn:

@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_names_the_pictures(generated_root, tmp_path):
     assert not list(Path(cfg.OUTPUT_DIR).glob("*.pth"))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_mixed_precision_trains_on_the_cpu_too(generated_root, tmp_path, dtype):
     opts = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", dtype, "SOLVER.MAX_ITER", "2")
     weights, _ = train(config(generated_root, tmp_path / "run", *opts))
@@ -231,6 +231,24 @@ def test_the_best_model_is_kept_and_training_stops_when_nothing_gets_better(
     assert "Stopping: no better segm/AP in 2 evaluations" in caplog.text
     assert read_checkpoint(str(tmp_path / "run/latest.pth"))["iteration"] == 3
     assert read_checkpoint(str(tmp_path / "run/best.pth"))["value"] == 3.0
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(generated_root, tmp_path, monkeypatch):
+    opts = ("TEST.EVAL_PERIOD", "2", "SOLVER.MAX_ITER", "5", "SOLVER.CHECKPOINT_KEEP.BEST", "1")
+    opts += ("DATASETS.TEST", "('tiny_voc_test_annotated',)", "SOLVER.CHECKPOINT_KEEP.LAST", "1")
+    cfg = config(generated_root, tmp_path / "run", *opts)
+    monkeypatch.setattr(Trainer, "test", ConstantEvaluator.test)
+    ConstantEvaluator.values = [1.0]
+    with pytest.raises(IndexError):
+        train(cfg)  # after the fourth iteration, when it is saved
+    ConstantEvaluator.values = [9.0, 3.0]
+    train(cfg, resume=True)
+    assert ConstantEvaluator.values == []
+    best = read_checkpoint(str(tmp_path / "run/best.pth"))
+    assert (best["value"], best["iteration"]) == (9.0, 3)
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    found = {line["iteration"]: line["segm/AP"] for line in lines if "segm/AP" in line}
+    assert found[3] == 9.0 and lines[-1]["segm/AP"] == 3.0
 
 
 def test_patience_that_ends_with_the_last_iteration_stops_nothing(
