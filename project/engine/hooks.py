@@ -114,9 +114,12 @@ class BestModelHook(HookBase):
         self._patience = patience
         self._keep = keep
         self._compared = [metric, dataset_name]
-        # "kept": iterations and values of the best ones, the best first.
-        self._state: dict = {"value": -math.inf, "iteration": -1, "without": 0, "kept": []}
-        self._state["looked"] = -1  # the last iteration that was evaluated after
+        self._state: dict = {
+            **{"value": -math.inf, "iteration": -1},  # of the best model
+            "looked": -1,  # the iteration after which there was an evaluation last
+            "without": 0,  # evaluations since the best one
+            "kept": [],  # iterations and values of the best ones, the best first
+        }
 
     def state_dict(self) -> dict:
         return {**self._state, "compared": self._compared}
