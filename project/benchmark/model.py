@@ -331,7 +331,8 @@ def share_found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> f
     if not expected or not detections:
         return float(len(expected) == len(detections))
     masks = [[item["segmentation"] for item in items] for items in (expected, detections)]
-    are_empty = [coco_mask.area(x) == 0 for x in masks]
+    # One by one: in a list, pycocotools takes 255 at most.
+    are_empty = [np.array([coco_mask.area(mask) == 0 for mask in items]) for items in masks]
     overlaps = coco_mask.iou(*masks, [0] * len(detections))
     same_masks = (overlaps >= 0.99) | (are_empty[0][:, None] & are_empty[1])
     classes, scores, boxes = (
