@@ -173,6 +173,7 @@ def draw_growth(results: Sequence[Growth], path: Path) -> None:
         for name, values in growth.values.items():
             axes.plot([*values], [*values.values()], "o-", label=name, markersize=4)
         axes.set(xlabel=growth.x, ylabel=growth.y)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
