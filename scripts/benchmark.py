@@ -118,17 +118,12 @@ def _training(args: argparse.Namespace) -> tuple[str, dict]:
 @contextmanager
 def _recipe(args: argparse.Namespace):
     """The config, with the records of its training pictures."""
-    from project.config import load_config
-    from project.data.datasets import register_training_sets
-    from project.data.loading import training_records
+    from project.benchmark.recipe import load_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         opts = ["DATASETS.ROOT", args.data or _generate(Path(folder)), *args.opts]
         opts += ["MODEL.DEVICE", args.device]
-        cfg = load_config(args.config_file, opts)
-        categories = register_training_sets(cfg)
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
-        yield cfg, training_records(cfg)
+        yield load_recipe(args.config_file, opts)
 
 
 def _generate(folder: Path) -> str:

@@ -130,9 +130,10 @@ def _batches(sources, size: int, unreadable: list[UserError]) -> Iterator[tuple]
             except UserError as error:
                 unreadable.append(error)
                 continue
-            if number + 1 < source.count():
+            expected = source.count()
+            if number + 1 < expected:
                 tqdm.write(
-                    f"warning: {source.path} should have {source.count()} frames, but only"
+                    f"warning: {source.path} should have {expected} frames, but only"
                     f" {number + 1} can be read (cut off?)",
                     file=sys.stderr,
                 )

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -53,13 +53,12 @@ def benchmark_evaluation(rounds: int, num_images: int = 5000) -> dict[str, Evalu
         UserError: a metric differs by more than 1e-6.
     """
     coco_json, detections = generated_detections(num_images)
-    categories = _CATEGORIES
     added, before = {}, peak_memory()
     for iou_type in IOU_TYPES:  # first of all, as a process does not give back what it had
-        evaluate(*load(coco_json, detections, iou_type, categories), iou_type, categories)
+        evaluate(*load(coco_json, detections, iou_type, _CATEGORIES), iou_type, _CATEGORIES)
         added[iou_type] = (peak_memory() - before) / 1e9
     return {
-        iou_type: _benchmark(coco_json, detections, categories, iou_type, rounds, added[iou_type])
+        iou_type: _benchmark(_Sides(coco_json, detections, iou_type), rounds, added[iou_type])
         for iou_type in IOU_TYPES
     }
 
@@ -82,15 +81,7 @@ def report_evaluation(results: Mapping[str, EvaluationBenchmark]) -> str:
     return tabulate(rows, [*headers, "AP", "differs by", "GB added"], floatfmt=".2f")
 
 
-def _benchmark(
-    coco_json: Mapping,
-    detections: Sequence[Mapping],
-    categories: Categories,
-    iou_type: str,
-    rounds: int,
-    added_memory: float,
-) -> EvaluationBenchmark:
-    sides = _Sides(coco_json, detections, categories, iou_type)
+def _benchmark(sides: "_Sides", rounds: int, added_memory: float) -> EvaluationBenchmark:
     ap, difference = sides.compare()
     take_turns({STOCK: sides.run_stock, OURS: sides.run_ours}, rounds)
     loading, seconds = (
@@ -113,37 +104,33 @@ def seconds_of_masks(num_images: int) -> dict[str, float]:
     Raises:
         UserError: a metric differs by more than 1e-6.
     """
-    sides = _Sides(*generated_detections(num_images), _CATEGORIES, "segm")
+    sides = _Sides(*generated_detections(num_images), "segm")
     sides.compare()
     return {name: seconds for name, ((_, seconds),) in sides.parts.items()}
 
 
+@dataclass
 class _Sides:
     """Both evaluations of the same; ``parts`` has the seconds of loading and of the rest."""
 
-    def __init__(
-        self,
-        coco_json: Mapping,
-        detections: Sequence[Mapping],
-        categories: Categories,
-        iou_type: str,
-    ):
-        self.inputs = coco_json, detections, iou_type
-        self.categories = categories
-        self.parts: dict[str, list[tuple[float, float]]] = {STOCK: [], OURS: []}
+    coco_json: Mapping
+    detections: Sequence[Mapping]
+    iou_type: str
+    parts: dict[str, list[tuple[float, float]]] = field(
+        default_factory=lambda: {STOCK: [], OURS: []}
+    )
 
     def run_ours(self) -> list[float]:
-        iou_type = self.inputs[-1]
         start = perf_counter()
-        loaded = load(*self.inputs, self.categories)
+        loaded = load(self.coco_json, self.detections, self.iou_type, _CATEGORIES)
         middle = perf_counter()
-        summary = evaluate(*loaded, iou_type, self.categories).summary
+        summary = evaluate(*loaded, self.iou_type, _CATEGORIES).summary
         self.parts[OURS].append((middle - start, perf_counter() - middle))
         return [summary[name] / 100 for name in SUMMARY]
 
     def run_stock(self) -> list[float]:
         start = perf_counter()
-        evaluation = _load_stock(*self.inputs)
+        evaluation = _load_stock(self.coco_json, self.detections, self.iou_type)
         middle = perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.evaluate()
@@ -157,7 +144,7 @@ class _Sides:
         found, expected = self.run_ours(), self.run_stock()
         difference = float(np.abs(np.subtract(found, expected)).max())
         if not difference <= MAX_DIFFERENCE:
-            raise UserError(f"{self.inputs[-1]}: the metrics differ by {difference:.1e}")
+            raise UserError(f"{self.iou_type}: the metrics differ by {difference:.1e}")
         return expected[0], difference
 
 

@@ -1,10 +1,9 @@
 """How cost grows: with the batch, the size of a picture, the number of pictures and of workers."""
 
 import json
-import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,20 +23,18 @@ from project.benchmark.data import with_keys
 from project.benchmark.model import (
     MIN_FOUND,
     OURS_BF16,
-    STOCK_COMPUTATION,
-    STOCK_PARTS,
     build_detectors,
+    config_of,
     detection_programs,
     share_found,
 )
+from project.benchmark.processes import run_apart
+from project.benchmark.recipe import load_recipe
 from project.benchmark.timing import OURS, STOCK, spreads, take_turns
-from project.config import load_config
-from project.data.datasets import register_training_sets
-from project.data.loading import build_train_loader, training_records
+from project.data.loading import build_train_loader
 from project.data.mapper import build_mapper
 from project.errors import UserError, reports_user_errors
 from project.memory import peak_memory_of_device
-from project.recipes import RECIPES
 from project.seeding import seed_generators
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -106,13 +103,8 @@ def growth_with_size(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> Gro
     sides = [int(largest * scale) for scale in SCALES]
     memory = {}
     for name in (STOCK, OURS, OURS_BF16):
-        arguments = [name, json.dumps(sides), config_file, *map(str, opts)]
-        command = [sys.executable, "-m", "project.benchmark.growth", *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
-        if result.returncode:
-            raise UserError(f"growth: {name} failed: {(result.stderr or result.stdout)[-500:]}")
-        peaks = json.loads(result.stdout.splitlines()[-1])
-        memory[name] = dict(zip(sides, peaks, strict=True))
+        peaks = run_apart("growth", name, [json.dumps(sides), config_file, *opts])
+        memory[name] = dict(zip(sides, json.loads(peaks), strict=True))
     return Growth("short side, pixels", f"GB to train, {cfg.SOLVER.IMS_PER_BATCH} pictures", memory)
 
 
@@ -180,12 +172,11 @@ def draw_growth(results: Sequence[Growth], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _train_at(name: str, sides: Sequence[int], cfg: CfgNode) -> list[float]:
+def _train_at(
+    name: str, sides: Sequence[int], cfg: CfgNode, records: Sequence[dict]
+) -> list[float]:
     """The memory, in GB, that this process has needed after a step at each size, rising."""
-    categories = register_training_sets(cfg)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
-    records = training_records(cfg)[: cfg.SOLVER.IMS_PER_BATCH]
-    cfg.merge_from_list([*STOCK_COMPUTATION, *(STOCK_PARTS if name == STOCK else ())])
+    cfg = config_of(cfg, name)
     seed_generators(0)
     model = build_model(cfg).train()
     optimizer = build_optimizer(cfg, model)
@@ -193,8 +184,8 @@ def _train_at(name: str, sides: Sequence[int], cfg: CfgNode) -> list[float]:
     peaks = []
     for side in sides:
         keys = with_keys(cfg, "INPUT.MIN_SIZE_TRAIN", (side,), "INPUT.MAX_SIZE_TRAIN", 2 * side)
-        mapper: Callable = build_mapper(keys, is_train=True)
-        batch = [mapper(record) for record in records]
+        mapper = build_mapper(keys, is_train=True)
+        batch = [mapper(record) for record in records[: cfg.SOLVER.IMS_PER_BATCH]]
         with EventStorage(), torch.autocast(device, torch.bfloat16, enabled=name == OURS_BF16):
             loss = sum(model(batch).values())
         optimizer.zero_grad()
@@ -206,7 +197,7 @@ def _train_at(name: str, sides: Sequence[int], cfg: CfgNode) -> list[float]:
 
 @reports_user_errors
 def _main(name: str, sides: str, config_file: str, opts: list[str]) -> None:
-    print(json.dumps(_train_at(name, json.loads(sides), load_config(config_file, opts))))
+    print(json.dumps(_train_at(name, json.loads(sides), *load_recipe(config_file, opts))))
 
 
 if __name__ == "__main__":

@@ -245,14 +245,18 @@ def detection_programs(
     return {name: program(name) for name in (STOCK, OURS, OURS_BF16)}
 
 
+def config_of(cfg: CfgNode, side: str) -> CfgNode:
+    """A copy of the recipe with Detectron2's computation and, for ``STOCK``, its parts."""
+    cfg = cfg.clone()
+    cfg.merge_from_list([*STOCK_COMPUTATION, *(STOCK_PARTS if side == STOCK else ())])
+    return cfg
+
+
 def _models(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module]]:
     """The recipe with Detectron2's computation; its model of stock and of own parts, alike."""
-    cfg = cfg.clone()
-    cfg.merge_from_list(list(STOCK_COMPUTATION))
-    stock_cfg = cfg.clone()
-    stock_cfg.merge_from_list(list(STOCK_PARTS))
+    cfg = config_of(cfg, OURS)
     seed_generators(0)
-    models = {STOCK: build_model(stock_cfg), OURS: build_model(cfg)}
+    models = {STOCK: build_model(config_of(cfg, STOCK)), OURS: build_model(cfg)}
     models[OURS].load_state_dict(models[STOCK].state_dict())
     return cfg, models
 

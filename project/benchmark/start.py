@@ -1,15 +1,14 @@
 """From the command to the first iteration: imports, data, model, the first batch."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from project.benchmark.processes import run_apart
 from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
 from project.errors import UserError, reports_user_errors
-from project.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def benchmark_start(config_file: str, opts: Sequence[str], rounds: int) -> Start
             with tempfile.TemporaryDirectory() as folder:
                 arguments = ["--config-file", config_file, *opts, "MODEL.WEIGHTS", ""]
                 arguments += ["OUTPUT_DIR", folder]
-                pictures[name] = _start(name, arguments)
+                pictures[name] = int(run_apart("start", name, arguments))
 
         return run
 
@@ -62,17 +61,9 @@ def benchmark_start(config_file: str, opts: Sequence[str], rounds: int) -> Start
     return StartBenchmark(pictures[OURS], spreads(seconds), ratio(seconds, STOCK, OURS))
 
 
-def _start(name: str, arguments: list[str]) -> int:
-    """Run this module in a process of its own; the number of pictures of its first batch."""
-    command = [sys.executable, "-m", "project.benchmark.start", name, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
-    if result.returncode:
-        raise UserError(f"start: {name} failed: {(result.stderr or result.stdout)[-500:]}")
-    return int(result.stdout.split()[-1])
-
-
 @reports_user_errors
 def _main(name: str, arguments: list[str]) -> None:
+    """Print the number of pictures of the first batch."""
     _stop_at_first_iteration()
     if name == STOCK:
         _train_stock(arguments)
@@ -99,7 +90,7 @@ def _train_stock(arguments: list[str]) -> None:
     from detectron2.data.datasets import register_coco_instances
     from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup
 
-    from project.benchmark.model import STOCK_COMPUTATION, STOCK_PARTS
+    from project.benchmark.model import config_of
     from project.config import load_config
     from project.data.datasets import require_dataset
 
@@ -107,7 +98,7 @@ def _train_stock(arguments: list[str]) -> None:
     cfg = load_config(args.config_file, args.opts)
     files = require_dataset(cfg, cfg.DATASETS.TRAIN[0])
     register_coco_instances("stock_train", {}, str(files.json_file), str(files.image_root))
-    cfg.merge_from_list([*STOCK_COMPUTATION, *STOCK_PARTS])
+    cfg = config_of(cfg, STOCK)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("stock_train",), ()
     default_setup(cfg, args)
     trainer = DefaultTrainer(cfg)

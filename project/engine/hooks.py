@@ -215,22 +215,19 @@ class EMAHook(HookBase):
 
 
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's, with the same result in a resumed run, and on every process.
-
-    It begins with the same pictures each time. With SyncBN, fvcore weighs statistics of all
-    processes by each process's own number of RoIs; those of the main process count.
-    """
+    """Detectron2's, with the same result in a resumed run: it begins with the same pictures."""
 
     def update_stats(self) -> None:
         self._data_iter = None
         super().update_stats()
-        share_statistics(self._model)
 
 
 def share_statistics(model: torch.nn.Module) -> None:
     """Give BatchNorm on every process the running statistics of the main one.
 
-    Each process has those of its own pictures, and checkpoints have the main one's.
+    Each process has those of its own pictures, and checkpoints have the main one's. Nor are they
+    equal after :class:`PreciseBN` with SyncBN: fvcore weighs them by each process's own number of
+    RoIs.
     """
     if comm.get_world_size() > 1:
         for norm in get_bn_modules(model):

@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from torch import nn
 
 from project.checkpoint.checkpointer import Checkpointer
 from project.checkpoint.reading import (
@@ -213,11 +214,7 @@ def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
         cfg = with_whole_pictures(cfg)
         model, extra = ExportedModel(weights, cfg), {}
     else:
-        model = Trainer.build_model(cfg)
-        checkpointer = Checkpointer(
-            model, cfg.OUTPUT_DIR, allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL
-        )
-        extra = checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+        model, extra = _filled_model(cfg)
     if job.submission:
         return Trainer.export_submission(cfg, model, submission_set(cfg), job.submission)
     iteration = extra["iteration"] + 1 if "iteration" in extra else None
@@ -340,7 +337,13 @@ def _require_model(cfg: CfgNode) -> None:
     """Build the model and fill it once, for what that refuses."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"  # processes that are started after this one need its GPU
+    _filled_model(cfg)
+
+
+def _filled_model(cfg: CfgNode) -> tuple[nn.Module, dict]:
+    """The model with ``MODEL.WEIGHTS``, and what else was in that file."""
+    model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(
-        Trainer.build_model(cfg), cfg.OUTPUT_DIR, allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL
+        model, cfg.OUTPUT_DIR, allow_partial=cfg.MODEL.WEIGHTS_ALLOW_PARTIAL
     )
-    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    return model, checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
