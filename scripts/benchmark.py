@@ -7,7 +7,7 @@ python scripts/benchmark.py all
 
 data    from JPEG files to the tensors of training pictures, on one core
 masks   from the mask head's logits to the RLE of whole pictures
-infer   the whole model on one picture, to masks as RLE
+infer   the whole model on one picture or a batch, to masks as RLE
 export  from the file of a picture to masks as RLE, by an exported model and by torch's
 train   forward, backward and step of the whole model on one batch (minutes on a CPU)
 eval    COCO's evaluation of 5,000 pictures, against pycocotools (minutes)
@@ -37,6 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", metavar="ROOT", help="a data set (default: generated pictures)")
     parser.add_argument("--config-file", default="", help="a recipe (default: the original's)")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="of infer, pictures at once (default: 1)"
+    )
     parser.add_argument("--images", type=int, default=5000, help="of eval (default: 5000)")
     parser.add_argument(
         "--device", default="cpu", help="of masks, infer, train: cpu (default) or cuda"
@@ -64,8 +67,9 @@ def main(argv: list[str] | None = None) -> None:
     from project.files import check_output_file, write_json
     from project.versions import versions
 
-    if args.rounds < 1 or args.images < 1:
-        raise UserError(f"--rounds {args.rounds} --images {args.images}: choose 1 or more")
+    for name in ("rounds", "batch", "images"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: choose 1 or more")
     for path in filter(None, (args.json, args.profile, args.plot)):
         check_output_file(path, args.overwrite)
     if args.profile and args.benchmark not in ("infer", "train"):
@@ -94,7 +98,7 @@ def _inference(args: argparse.Namespace) -> tuple[str, dict]:
     from project.benchmark.model import benchmark_inference, report_model
 
     with _recipe(args) as (cfg, records):
-        result = benchmark_inference(cfg, records[0], args.rounds, args.profile)
+        result = benchmark_inference(cfg, records[: args.batch], args.rounds, args.profile)
     return report_model(result), asdict(result)
 
 

@@ -22,9 +22,11 @@ from project.benchmark.timing import (
     OURS,
     STOCK,
     Spread,
+    exact_float32,
     matrix_product_speed,
     ratio,
     spreads,
+    synchronize,
     take_turns,
 )
 from project.data.categories import Categories
@@ -35,6 +37,7 @@ from project.evaluation.detections import to_detections
 from project.seeding import seed_generators
 
 OURS_BF16 = f"{OURS}, bfloat16"
+STOCK_FP16 = f"{STOCK}, float16"  # its SOLVER.AMP, which it has on GPUs only
 # What a recipe may compute otherwise than Detectron2 (docs/parity.md), as Detectron2 does.
 STOCK_COMPUTATION = (
     *("MODEL.DELTA_CLAMP", "upper", "MODEL.RPN.BOUNDARY_THRESH", -1),
@@ -67,6 +70,8 @@ class ModelBenchmark:
         seconds: of each program.
         ratios: how many times as fast as Detectron2 each other program is.
         parts: of each program, seconds in each part of the model, in forward.
+        memory: of each program, the largest memory of the GPU in one call, the model included, in
+            GB; empty on a CPU.
         flop: multiply-adds of one call, 0 where they were not counted.
         shares: of each program, multiply-adds a second, as a share of those of a matrix product of
             the same dtype in the same run; empty where they were not counted.
@@ -77,6 +82,7 @@ class ModelBenchmark:
     seconds: dict[str, Spread]
     ratios: dict[str, Spread]
     parts: dict[str, dict[str, float]]
+    memory: dict[str, float] = field(default_factory=dict)
     flop: int = 0
     shares: dict[str, float] = field(default_factory=dict)
 
@@ -84,13 +90,16 @@ class ModelBenchmark:
 def report_model(result: ModelBenchmark) -> str:
     """The figures as tables."""
     headers, rows = [*SECONDS_HEADERS], seconds_rows(result.seconds, result.ratios)
+    if result.memory:
+        headers.append("GB")
+        rows = [[*row, f"{result.memory[row[0]]:.2f}"] for row in rows]
     if result.shares:
         headers.append("of a matrix product's speed")
         rows = [[*row, f"{result.shares[row[0]]:.0%}"] for row in rows]
     seconds = tabulate(rows, headers)
     names = next(iter(result.parts.values()))
     rows = [[name, *(parts[name] for parts in result.parts.values())] for name in names]
-    parts = tabulate(rows, ["part, seconds in forward", *result.parts], floatfmt=".2f")
+    parts = tabulate(rows, ["part, seconds in forward", *result.parts], floatfmt=".3f")
     what = result.what + (f", {result.flop / 1e9:.0f} G multiply-adds" if result.flop else "")
     return f"{what}\n{result.agreement}\n\n{seconds}\n\n{parts}"
 
@@ -101,29 +110,32 @@ def seconds_rows(seconds: Mapping[str, Spread], ratios: Mapping[str, Spread]) ->
 
 
 def benchmark_inference(
-    cfg: CfgNode, record: Mapping, rounds: int, trace: Path | None = None
+    cfg: CfgNode, records: Sequence[Mapping], rounds: int, trace: Path | None = None
 ) -> ModelBenchmark:
-    """From the tensor of one picture to detections whose masks are RLE of the whole picture.
+    """From the tensors of pictures to detections whose masks are RLE of the whole picture.
 
     Weights are seeded; with a score threshold of 0 each side gives as many detections as it may.
 
     Args:
+        records: of the pictures, which go through the model in one batch.
         trace: write a Chrome trace of one call of this project there.
 
     Raises:
         UserError: proposals or detections differ, with float32 on both sides.
     """
     cfg, models, categories = build_detectors(cfg)
-    picture = build_mapper(cfg, is_train=False)(record)
+    mapper = build_mapper(cfg, is_train=False)
+    batch = [mapper(record) for record in records]
     proposals: dict[str, int] = {}
     hooks = [
         model.proposal_generator.register_forward_hook(
-            lambda _, __, output, name=name: proposals.update({name: len(output[0][0])})
+            lambda _, __, output, name=name: proposals.update({name: sum(map(len, output[0]))})
         )
         for name, model in models.items()
     ]
-    programs = detection_programs(models, lambda: [picture], categories)
-    results = {name: run() for name, run in programs.items()}
+    programs = detection_programs(models, lambda: batch, categories)
+    with exact_float32():
+        results = {name: run() for name, run in programs.items()}
     for hook in hooks:
         hook.remove()
     found = share_found(results[STOCK], results[OURS])
@@ -136,11 +148,10 @@ def benchmark_inference(
         f"{proposals[OURS]} proposals and {counts[OURS]} detections each; in float32 {found:.0%} of"
         " them agree (class, score within 1e-4, box within 0.02 pixels, IoU of masks 0.99)"
     )
-    height, width = picture["image"].shape[1:]
-    what = f"one picture of {height} x {width}"
-    result = _timed(what, agreement, programs, models, rounds, trace)
+    result = _timed(_in_words(batch), agreement, programs, models, rounds, trace)
     models[OURS].inference_dtype = "float32"
-    flop = count_cost(models[OURS], (height, width)).total.flop
+    padded = [max(x["image"].shape[axis] for x in batch) for axis in (1, 2)]
+    flop = count_cost(models[OURS], tuple(padded)).total.flop * len(batch)
     peaks = {
         name: matrix_product_speed(dtype, models[OURS].device)
         for name, dtype in ((STOCK, torch.float32), (OURS_BF16, torch.bfloat16))
@@ -148,6 +159,11 @@ def benchmark_inference(
     peaks[OURS] = peaks[STOCK]
     shares = {name: flop / s.median / peaks[name] for name, s in result.seconds.items()}
     return replace(result, flop=flop, shares=shares)
+
+
+def _in_words(batch: Sequence[Mapping]) -> str:
+    sizes = ", ".join("{} x {}".format(*x["image"].shape[1:]) for x in batch)
+    return f"a batch of {len(batch)}: {sizes}"
 
 
 def benchmark_training(
@@ -168,32 +184,40 @@ def benchmark_training(
     batch = [mapper(record) for record in records]
     optimizers = {name: build_optimizer(cfg, model.train()) for name, model in models.items()}
     facts: dict[str, tuple[float, float, tuple]] = {}
+    device = models[STOCK].device
+    dtypes = {STOCK: torch.float32, OURS: torch.float32, OURS_BF16: torch.bfloat16}
+    if device.type == "cuda":
+        dtypes[STOCK_FP16] = torch.float16
 
     def program(name: str) -> Callable[[], None]:
-        side = STOCK if name == STOCK else OURS
-        model, optimizer = models[side], optimizers[side]
+        side = _side_of(name)
+        model, optimizer, dtype = models[side], optimizers[side], dtypes[name]
+        scaler = torch.GradScaler(device.type, enabled=dtype == torch.float16)
 
         def run() -> None:
             seed_generators(0)  # the same RoIs on both sides
             optimizer.zero_grad()
-            is_bf16 = name == OURS_BF16
             with EventStorage() as storage:
-                with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bf16):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     loss = sum(model(batch).values())
-                loss.backward()
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
                 gradients = [p.grad for p in model.parameters() if p.grad is not None]
                 norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
                 sampled = [
                     storage.latest()[f"roi_head/num_{kind}_samples"][0] for kind in ("fg", "bg")
                 ]
                 facts.setdefault(name, (loss.item(), norm.item(), tuple(map(float, sampled))))
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
+            synchronize(device)
 
         return run
 
-    programs = {name: program(name) for name in (STOCK, OURS, OURS_BF16)}
-    for run in programs.values():
-        run()
+    programs = {name: program(name) for name in dtypes}
+    with exact_float32():
+        for run in programs.values():
+            run()
     (loss, norm, rois), (our_loss, our_norm, our_rois) = facts[STOCK], facts[OURS]
     loss_difference, norm_difference = abs(our_loss / loss - 1), abs(our_norm / norm - 1)
     agrees = loss_difference <= MAX_LOSS_DIFFERENCE and norm_difference <= MAX_GRADIENT_DIFFERENCE
@@ -204,9 +228,35 @@ def benchmark_training(
         f" norms of gradients by {norm_difference:.0e}; in bfloat16 by"
         f" {abs(facts[OURS_BF16][0] / loss - 1):.0e} and {abs(facts[OURS_BF16][1] / norm - 1):.0e}"
     )
-    sizes = ", ".join("{} x {}".format(*x["image"].shape[1:]) for x in batch)
-    what = f"a batch of {len(batch)}: {sizes}"
-    return _timed(what, agreement, programs, models, rounds, trace)
+    result = _timed(_in_words(batch), agreement, programs, models, rounds, trace)
+    if device.type == "cuda":
+        memory = {
+            name: _peak_memory(run, models[_side_of(name)], optimizers)
+            for name, run in programs.items()
+        }
+        result = replace(result, memory=memory)
+    return result
+
+
+def _peak_memory(
+    run: Callable[[], object], model: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]
+) -> float:
+    """The GPU's memory in GB that one ``run`` needs at most, without that of the other models."""
+    for optimizer in optimizers.values():
+        optimizer.zero_grad()
+    tensors = [*model.parameters(), *model.buffers()]
+    # A momentum for each trained parameter.
+    tensors += [parameter for parameter in model.parameters() if parameter.requires_grad]
+    own = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return (torch.cuda.max_memory_allocated() - before + own) / 1e9
+
+
+def _side_of(program: str) -> str:
+    """Whose model a program runs."""
+    return STOCK if program in (STOCK, STOCK_FP16) else OURS
 
 
 def build_detectors(cfg: CfgNode) -> tuple[CfgNode, dict[str, nn.Module], Categories]:
@@ -228,17 +278,20 @@ def detection_programs(
     """What each side does with the pictures of ``read``, to COCO results with masks as RLE."""
 
     def program(name: str) -> Callable[[], list[dict]]:
-        model = models[STOCK if name == STOCK else OURS]
+        model = models[_side_of(name)]
 
         @torch.no_grad()
         def run() -> list[dict]:
             if name != STOCK:
                 model.inference_dtype = "bfloat16" if name == OURS_BF16 else "float32"
             found = [output["instances"].to("cpu") for output in model(read())]
-            if name == STOCK:
-                return [x for instances in found for x in instances_to_coco_json(instances, 0)]
-            detections = [to_detections(instances, categories) for instances in found]
-            return [x for of_picture in detections for x in to_coco_results(of_picture, 0)]
+            results = []
+            for number, instances in enumerate(found):
+                if name == STOCK:
+                    results += instances_to_coco_json(instances, number)
+                else:
+                    results += to_coco_results(to_detections(instances, categories), number)
+            return results
 
         return run
 
@@ -274,10 +327,7 @@ def _timed(
         with profile() as profiler:
             programs[OURS]()
         profiler.export_chrome_trace(str(trace))
-    parts = {
-        name: _parts(models[STOCK if name == STOCK else OURS], run)
-        for name, run in programs.items()
-    }
+    parts = {name: _parts(models[_side_of(name)], run) for name, run in programs.items()}
     return ModelBenchmark(
         what,
         agreement,
@@ -317,8 +367,7 @@ def _stopwatch(module: nn.Module, name: str, seconds: dict[str, float]) -> list:
     device = next(module.parameters(), torch.zeros(())).device
 
     def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return perf_counter()
 
     def start(*_) -> None:
@@ -343,7 +392,9 @@ def share_found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> f
         [np.array([item[key] for item in items]) for items in (expected, detections)]
         for key in ("category_id", "score", "bbox")
     )
+    pictures = [np.array([item["image_id"] for item in items]) for items in (expected, detections)]
     same_classes = classes[0][:, None] == classes[1]
+    same_classes &= pictures[0][:, None] == pictures[1]
     near = np.abs(scores[0][:, None] - scores[1]) <= 1e-4
     near &= np.abs(boxes[0][:, None] - boxes[1]).max(axis=-1) <= 0.02
     return float((same_classes & near & same_masks).any(axis=1).mean())

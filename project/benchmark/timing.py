@@ -32,7 +32,9 @@ class Spread:
         return Spread(self.median * factor, self.minimum * factor, self.maximum * factor)
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.minimum:.2f} - {self.maximum:.2f})"
+        digits = 2 if self.median >= 1 else 3
+        median, low, high = (f"{x:.{digits}f}" for x in (self.median, self.minimum, self.maximum))
+        return f"{median} ({low} - {high})"
 
 
 def take_turns(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -60,12 +62,15 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> Spread:
     return Spread.of([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)])
 
 
-def matrix_product_speed(dtype: torch.dtype, device: torch.device, side: int = 4096) -> float:
+def matrix_product_speed(dtype: torch.dtype, device: torch.device) -> float:
     """Multiply-adds a second of a product of two square matrices, the median of five.
 
-    Args:
-        side: of the matrices.
+    On a GPU float32 is TF32, in which cuDNN's convolutions compute unless one asks them not to.
     """
+    on_gpu = device.type == "cuda"
+    side = 8192 if on_gpu else 4096
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if on_gpu else before)
     generator = torch.Generator().manual_seed(0)
     first, second = (
         torch.rand((side, side), generator=generator).to(device, dtype) for _ in range(2)
@@ -77,7 +82,25 @@ def matrix_product_speed(dtype: torch.dtype, device: torch.device, side: int = 4
         product[0, 0].item()  # waits for the device
         if number:
             seconds.append(time.perf_counter() - start)
+    torch.set_float32_matmul_precision(before)
     return side**3 / median(seconds)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Inside, convolutions in float32 are that on GPUs too, where cuDNN rounds to TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until ``device`` has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager
@@ -99,11 +122,14 @@ def one_core() -> Iterator[None]:
 
 
 def machine() -> str:
-    """Processor and number of cores, in words."""
+    """Processor and number of cores, and GPUs, in words."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
             name = next(line.split(":")[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         pass
-    return f"{name}, {os.cpu_count()} cores"
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return ", ".join(
+        [name, f"{os.cpu_count()} cores", *(torch.cuda.get_device_name(i) for i in gpus)]
+    )

@@ -48,9 +48,9 @@ class TrainStep(SimpleTrainer):
         self.dtype = dtype
         self.accumulate = accumulate
         self.detect_anomaly = detect_anomaly
-        self.device_type = next(model.parameters()).device.type
+        self.device = next(model.parameters()).device
         # bfloat16 has the range of float32.
-        self.grad_scaler = GradScaler(self.device_type, enabled=dtype == torch.float16)
+        self.grad_scaler = GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.batches: Iterator[list[dict]] = iter(())
 
     def run_step(self) -> None:
@@ -110,7 +110,8 @@ class TrainStep(SimpleTrainer):
             (self.seed, _SAMPLING, self.iter, _number_of(record["image_id"])) for record in part
         ]
         mixed = self.dtype != torch.float32
-        with sampling_seeded(keys), autocast(self.device_type, self.dtype, enabled=mixed):
+        precision = autocast(self.device.type, self.dtype, enabled=mixed)
+        with sampling_seeded(keys, self.device), precision:
             return self.model(part)
 
     def _require_finite(self, losses: dict[str, torch.Tensor], batch: list[dict]) -> None:

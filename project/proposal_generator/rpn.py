@@ -10,9 +10,9 @@ from detectron2.utils.memory import retry_if_cuda_oom
 
 from project.box_regression import build_box2box_transform
 from project.errors import require_choice
-from project.layers.stable_sort import StableSort
 from project.loss_normalizer import share_of_mean
 from project.proposal_generator.matcher import AnchorMatcher
+from project.proposal_generator.proposals import find_top_proposals
 from project.seeding import subsample_labels
 
 LOSS_NORMALIZERS = ("batch_size", "sampled")
@@ -62,13 +62,29 @@ class ExtendedRPN(RPN):
             ),
         }
 
-    def predict_proposals(self, *args, **kwargs) -> list[Instances]:
-        """See ``RPN.predict_proposals``; at inference the first of equally certain ones is kept."""
-        # A graph's sort is stable, and has no such argument.
-        if self.training or torch.jit.is_tracing():
-            return super().predict_proposals(*args, **kwargs)
-        with StableSort():
-            return super().predict_proposals(*args, **kwargs)
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[torch.Tensor],
+        pred_anchor_deltas: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """See ``RPN.predict_proposals``."""
+        if torch.jit.is_tracing():  # which would fix the numbers of boxes
+            return super().predict_proposals(
+                anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
+            )
+        return find_top_proposals(
+            anchors,
+            pred_objectness_logits,
+            pred_anchor_deltas,
+            image_sizes,
+            self.box2box_transform,
+            nms_thresh=self.nms_thresh,
+            pre_nms_topk=self.pre_nms_topk[self.training],
+            post_nms_topk=self.post_nms_topk[self.training],
+            min_box_size=self.min_box_size,
+        )
 
     @torch.no_grad()
     def label_and_sample_anchors(

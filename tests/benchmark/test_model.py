@@ -51,7 +51,7 @@ def test_detections_that_differ_are_found_out(small_opts, monkeypatch):
 
     monkeypatch.setattr(ExtendedRCNN, "inference", wrong)
     with pytest.raises(UserError, match="infer: proposals"):
-        model.benchmark_inference(cfg, record, 1)
+        model.benchmark_inference(cfg, [record], 1)
 
 
 def test_losses_that_differ_are_found_out(small_opts, monkeypatch):
