@@ -84,6 +84,37 @@ def test_detections_are_those_of_a_cpu(seeded_checkpoint, monkeypatch, dtype):
         assert found.scores.mean() == pytest.approx(expected.scores.mean(), rel=0.05)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_replayed_kernels_compute_with_the_weights_of_the_moment(seeded_checkpoint, dtype):
+    opts = ["MODEL.INFERENCE_DTYPE", dtype, "MODEL.DEVICE", "cuda"]
+    model = Predictor(seeded_checkpoint, opts=opts).model
+    graphs = model.graphed_backbone
+    torch.manual_seed(0)
+    pictures = [torch.randint(256, (3, 96, 64 * k), dtype=torch.uint8) for k in (1, 2, 1, 1, 2, 1)]
+
+    def scores(picture: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return model([{"image": picture}])[0]["instances"].scores
+
+    def plain_scores(picture: torch.Tensor) -> torch.Tensor:
+        graphs.clear()
+        return scores(picture)
+
+    plain = [plain_scores(picture) for picture in pictures]
+    graphs.clear()
+    for picture, expected in zip(pictures, plain, strict=True):
+        assert torch.allclose(scores(picture), expected, atol=1e-3) and len(expected) > 10
+    assert len(graphs._graphs) == 2 and all(graph for graph, *_ in graphs._graphs.values())
+    before = scores(pictures[0])
+    with torch.no_grad():
+        model.backbone.fpn_output2.weight.mul_(3)
+    after = scores(pictures[0])
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert torch.allclose(after, plain_scores(pictures[0]), atol=1e-3)
+    model.train()
+    assert not graphs._graphs
+
+
 def test_masks_are_those_that_detectron2_pastes():
     logits, boxes = (x.cuda() for x in seeded_masks((0.05, 0.6)))
     pasted = PastedMasks(logits.sigmoid(), boxes, IMAGE_HW)

@@ -10,6 +10,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances, ROIMasks
 
 from project.errors import require_choice
+from project.layers.cuda_graphs import GraphedForward
 from project.precision import DTYPES, resolve_dtype
 from project.structures.pasted_masks import PastedMasks
 
@@ -23,6 +24,9 @@ class ExtendedRCNN(GeneralizedRCNN):
             bfloat16 where the machine computes with it, else float32.
         channels_last: keep pictures, features and weights with their channels last in memory.
         kwargs: see ``GeneralizedRCNN``.
+
+    Attributes:
+        graphed_backbone: the backbone as it is called at inference.
     """
 
     @configurable
@@ -30,6 +34,7 @@ class ExtendedRCNN(GeneralizedRCNN):
         super().__init__(**kwargs)
         self.inference_dtype = inference_dtype
         self.channels_last = channels_last
+        self.graphed_backbone = GraphedForward(self.backbone)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -42,6 +47,12 @@ class ExtendedRCNN(GeneralizedRCNN):
             # What is fast on a GPU depends on its precision too, and was not measured.
             "channels_last": cfg.MODEL.DEVICE == "cpu",
         }
+
+    def train(self, mode: bool = True) -> "ExtendedRCNN":
+        """As ``nn.Module.train``; training needs the memory of what was kept for inference."""
+        if mode:
+            self.graphed_backbone.clear()
+        return super().train(mode)
 
     def preprocess_image(self, batched_inputs: Sequence[dict]) -> ImageList:
         """Normalised and padded pictures."""
@@ -59,7 +70,14 @@ class ExtendedRCNN(GeneralizedRCNN):
         """See ``GeneralizedRCNN.inference``."""
         dtype = resolve_dtype(self.inference_dtype, self.device, otherwise=torch.float32)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
+            images = self.preprocess_image(batched_inputs)
+            features = self.graphed_backbone(images.tensor)
+            if detected_instances is None:
+                proposals, _ = self.proposal_generator(images, features, None)
+                results, _ = self.roi_heads(images, features, proposals, None)
+            else:
+                given = [x.to(self.device) for x in detected_instances]
+                results = self.roi_heads.forward_with_given_boxes(features, given)
         if not do_postprocess:
             return results
         processed = []
