@@ -1,6 +1,7 @@
 """A module's kernels, launched at once."""
 
 import logging
+import threading
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 logger = logging.getLogger(__name__)
 
 MAX_GRAPHS = 8  # each keeps a picture's features
+_capturing = threading.Lock()  # not of an object: models are copied
 
 
 class GraphedForward:
@@ -19,7 +21,8 @@ class GraphedForward:
     where the module cannot be captured, it is the plain call.
 
     Args:
-        module: takes one tensor, and returns a dictionary of tensors. The next call overwrites them.
+        module: takes one tensor, and returns a dictionary of tensors, which the thread's next call
+            overwrites.
     """
 
     def __init__(self, module: nn.Module):
@@ -36,12 +39,14 @@ class GraphedForward:
         # A graph reads the weights at their addresses, which moving the module changes.
         address = next(self._module.parameters()).data_ptr()
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-        key = (address, x.shape, x.stride(), x.dtype, dtype)
+        # A thread has inputs and outputs of its own: another one may still read them.
+        key = (threading.get_ident(), address, x.shape, x.stride(), x.dtype, dtype)
         if key not in self._graphs:
             if key not in self._seen or len(self._graphs) >= MAX_GRAPHS:
                 self._seen.add(key)
                 return self._module(x)
-            self._graphs[key] = self._capture(x)
+            with _capturing:
+                self._graphs[key] = self._capture(x)
         graph, static_input, output = self._graphs[key]
         if graph is None:
             return self._module(x)
@@ -68,7 +73,9 @@ class GraphedForward:
                 self._module(static_input)  # libraries choose and load their kernels
             torch.cuda.current_stream().wait_stream(stream)
             try:
-                with torch.cuda.graph(graph, pool=self._pool):
+                # Meanwhile another thread may pin memory for a data loader.
+                mode = "thread_local"
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode):
                     output = self._module(static_input)
             except RuntimeError as error:
                 logger.info(f"No CUDA graph of {type(self._module).__name__}: {error}")
