@@ -1,5 +1,6 @@
 """The categories of a data set, and their two numberings."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,15 @@ class Categories:
     def contiguous_ids(self) -> dict[int, int]:
         """id in the JSON -> the model's class, 0..K-1."""
         return {category_id: index for index, category_id in enumerate(self.ids)}
+
+    @property
+    def unique_names(self) -> dict[int, str]:
+        """id -> name, with the id where another category has the same name."""
+        number = Counter(self.names)
+        return {
+            category_id: name if number[name] == 1 else f"{name} (id {category_id})"
+            for category_id, name in self.to_mapping().items()
+        }
 
     def is_part_of(self, other: "Categories") -> bool:
         """Whether ``other`` has every one of these, under the same name."""

@@ -24,8 +24,8 @@ class AveragePrecision:
     Attributes:
         summary: "AP" (mean over IoU .50 to .95 and classes), "AP50", "AP75", and "APs", "APm",
             "APl" of objects below 32^2, up to 96^2, and above, in pixels.
-        per_class: name, see :func:`class_keys` -> {"AP", "AP50", "instances" (of the ground truth,
-            without crowds)}.
+        per_class: name (see ``Categories.unique_names``) -> {"AP", "AP50", "instances" (of the
+            ground truth, without crowds)}.
     """
 
     summary: dict[str, float]
@@ -102,7 +102,7 @@ def evaluate(
     stats = evaluation.stats[:6]
     summary = {name: _percent(value) for name, value in zip(SUMMARY, stats, strict=True)}
     per_class = {}
-    for index, (category_id, key) in enumerate(class_keys(categories).items()):
+    for index, (category_id, key) in enumerate(categories.unique_names.items()):
         of_class = precision[:, :, index, 0, -1]
         per_class[key] = {
             "AP": _percent_mean(of_class),
@@ -110,15 +110,6 @@ def evaluate(
             "instances": instances[category_id],
         }
     return AveragePrecision(summary, per_class)
-
-
-def class_keys(categories: Categories) -> dict[int, str]:
-    """Category id -> its name, with the id where another category has the same name."""
-    number = Counter(categories.names)
-    return {
-        category_id: name if number[name] == 1 else f"{name} (id {category_id})"
-        for category_id, name in categories.to_mapping().items()
-    }
 
 
 def _complete(coco_json: Mapping, categories: Categories, numbers: Mapping) -> dict:

@@ -8,7 +8,6 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from project.errors import UserError
-from project.evaluation.coco_metrics import class_keys
 from project.evaluation.error_analysis import ERRORS, Kind
 from project.report.curves import run_charts
 from project.report.gallery import choose_pictures, gallery_records
@@ -55,7 +54,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    class_names = list(class_keys(run.categories).values())
+    class_names = list(run.categories.unique_names.values())
     data = {
         "classes": class_names,
         "kinds": [Kind.CORRECT, *ERRORS],

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from project.evaluation.coco_metrics import IOU_TYPES, SUMMARY, class_keys
+from project.evaluation.coco_metrics import IOU_TYPES, SUMMARY
 from project.evaluation.error_analysis import ERRORS, Kind
 from project.report.runs import EvaluatedRun
 
@@ -95,7 +95,7 @@ def classes_table(run: EvaluatedRun, other: EvaluatedRun | None) -> list[dict]:
         for truth in picture.missed:
             errors[truth.category_id][Kind.MISSED] += 1
     rows = []
-    for category_id, name in class_keys(run.categories).items():
+    for category_id, name in run.categories.unique_names.items():
         of_class = {t: run.evaluation[t]["per_class"][name] for t in IOU_TYPES}
         theirs = other.evaluation["segm"]["per_class"][name]["AP"] if other is not None else None
         precision = run.errors.precision_recall(category_id)

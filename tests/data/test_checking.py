@@ -387,6 +387,19 @@ def test_a_sound_data_set_has_no_problem(tmp_path):
     assert report["statistics"]["categories"]["dog"] == {"objects": 2, "images": 2}
 
 
+def test_categories_of_one_name_are_counted_apart(tmp_path):
+    content = whole_content()
+    names = [category["name"] for category in content["categories"]]
+    for category in content["categories"]:
+        category["name"] = "animal"
+    write_pictures(tmp_path / "root/train_images")
+    (tmp_path / "root/pascal_train.json").write_text(json.dumps(content))
+    _, report = report_of(tmp_path / "root")
+    counts = report["statistics"]["categories"]
+    assert len(counts) == len(names) > 1 and all(name.startswith("animal (id ") for name in counts)
+    assert sum(x["objects"] for x in counts.values()) == report["statistics"]["objects"]
+
+
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_defect_is_named_and_the_repaired_copy_has_none(tmp_path, capsys, name):
     kind = make(tmp_path / "root", name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from tabulate import tabulate
 
+from project.data.categories import Categories
 from project.data.checking.problems import KINDS, Problem, Severity
 
 SHOWN = 3
@@ -64,13 +65,14 @@ def statistics(content: Mapping) -> dict:
     """Counts and sizes of a data set that was checked.
 
     Returns:
-        "images", "objects", "crowds", "images_without_objects"; "categories": name -> "objects" and
-        "images"; "width", "height" of the pictures and "object_side" (the root of the area), in
-        pixels: smallest, median and largest.
+        "images", "objects", "crowds", "images_without_objects"; "categories": name (see
+        ``Categories.unique_names``) -> "objects" and "images"; "width", "height" of the pictures
+        and "object_side" (the root of the area), in pixels: smallest, median and largest.
     """
     annotations = content.get("annotations", [])
     objects = [a for a in annotations if not a["iscrowd"]]
-    found: dict[int, list] = {category["id"]: [] for category in content["categories"]}
+    categories = Categories.from_mapping({c["id"]: c["name"] for c in content["categories"]})
+    found: dict[int, list] = {category_id: [] for category_id in categories.ids}
     for annotation in objects:
         found[annotation["category_id"]].append(annotation["image_id"])
     return {
@@ -80,11 +82,8 @@ def statistics(content: Mapping) -> dict:
         "images_without_objects": len(content["images"])
         - len({a["image_id"] for a in annotations}),
         "categories": {
-            category["name"]: {
-                "objects": len(found[category["id"]]),
-                "images": len(set(found[category["id"]])),
-            }
-            for category in content["categories"]
+            name: {"objects": len(found[category_id]), "images": len(set(found[category_id]))}
+            for category_id, name in categories.unique_names.items()
         },
         "width": _range(image["width"] for image in content["images"]),
         "height": _range(image["height"] for image in content["images"]),
