@@ -1,7 +1,9 @@
-"""How cost grows: with the batch, the size of a picture, the number of pictures and of workers."""
+"""How cost grows: with the batch, the pictures' size and number, workers and processes."""
 
 import json
+import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,13 +37,15 @@ from project.data.loading import build_train_loader
 from project.data.mapper import build_mapper
 from project.errors import UserError, reports_user_errors
 from project.memory import peak_memory_of_device
+from project.recipes import DEFAULT_RECIPE, RECIPES
 from project.seeding import seed_generators
 
 BATCHES = (1, 2, 4, 8, 16)
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the recipe's largest short side
 IMAGES = (1000, 2000, 5000, 10000, 20000)
 WORKERS = (0, 1, 2, 4, 8)
-LOADED = 40  # batches
+PROCESSES = (1, 2)
+LOADED = TRAINED = 40  # batches
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Growth:
 def benchmark_growth(
     cfg: CfgNode, records: Sequence[dict], rounds: int, config_file: str, opts: Sequence[str]
 ) -> list[Growth]:
-    """Speed of detection, memory of training, time of evaluation, speed of loading.
+    """Speed of detection, memory of training, time of evaluation, speed of loading and training.
 
     Args:
         config_file, opts: what ``cfg`` was made of, for processes of their own.
@@ -74,6 +78,7 @@ def benchmark_growth(
         growth_with_size(cfg, config_file, opts),
         growth_with_images(IMAGES),
         growth_with_workers(cfg, records),
+        growth_with_processes(cfg, config_file, opts),
     ]
 
 
@@ -136,6 +141,35 @@ def growth_with_workers(cfg: CfgNode, records: Sequence[dict]) -> Growth:
     return Growth("workers", "pictures loaded a second", dict(speed))
 
 
+def growth_with_processes(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> Growth:
+    """Pictures a second of the whole program, which share the recipe's batch; of this project only.
+
+    Detectron2 0.6 trains in several processes on GPUs only. There are as many processes as GPUs at
+    most.
+    """
+    speed: dict[str, dict[int, float]] = defaultdict(dict)
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    most = torch.cuda.device_count() if on_gpu else max(PROCESSES)
+    for number in (number for number in PROCESSES if number <= most):
+        for name in (OURS, OURS_BF16):
+            speed[name][number] = _train_together(number, name == OURS_BF16, config_file, opts)
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    return Growth("processes", f"pictures trained a second, {batch} in all a step", dict(speed))
+
+
+def _train_together(number: int, in_bfloat16: bool, config_file: str, opts: Sequence[str]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "train_net.py", "--num-gpus", str(number)]
+        command += ["--config-file", config_file or str(DEFAULT_RECIPE), *opts]
+        command += ["OUTPUT_DIR", folder, "DATASETS.TEST", "()", "MODEL.WEIGHTS", ""]
+        command += ["SOLVER.MAX_EPOCH", "0", "SOLVER.MAX_ITER", str(TRAINED)]
+        command += ["SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.AMP.ENABLED", str(in_bfloat16)]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
+        if result.returncode:
+            raise UserError(f"growth: {' '.join(command)} failed: {result.stderr[-500:]}")
+        return json.loads((Path(folder) / "run.json").read_text())["images_per_second"]
+
+
 def _seconds_of(batches: Iterator) -> float:
     next(batches)  # workers start
     start = perf_counter()
@@ -160,12 +194,15 @@ def draw_growth(results: Sequence[Growth], path: Path) -> None:
     # Here, for the other benchmarks do not need it and would wait for it.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
-    for growth, axes in zip(results, figure.subplots(2, 2).flat, strict=False):
+    figure = Figure(figsize=(9, 9.5), layout="constrained")
+    panels = figure.subplots(3, 2).flat
+    for axes in panels[len(results) :]:
+        axes.remove()
+    for growth, axes in zip(results, panels, strict=False):
         for name, values in growth.values.items():
             axes.plot([*values], [*values.values()], "o-", label=name, markersize=4)
         axes.set(xlabel=growth.x, ylabel=growth.y)
-        axes.locator_params(axis="x", nbins=6)
+        axes.locator_params(axis="x", nbins=6, integer=True)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

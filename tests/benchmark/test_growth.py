@@ -19,16 +19,18 @@ def test_it_runs_and_writes_its_figures(generated_root, tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "WORKERS", (0, 1))
     monkeypatch.setattr(growth, "SCALES", (1.0, 4.0))
     monkeypatch.setattr(growth, "LOADED", 2)
+    monkeypatch.setattr(growth, "TRAINED", 4)
     figures, plot = tmp_path / "figures.json", tmp_path / "growth.svg"
     arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG)]
     arguments += ["--rounds", "1", "--json", str(figures), "--plot", str(plot)]
     small = ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "MODEL.WEIGHTS", ""]
     benchmark.main(["growth", *arguments, *small])
-    batch, size, images, workers = json.loads(figures.read_text())["growth"]
+    batch, size, images, workers, processes = json.loads(figures.read_text())["growth"]
     assert set(batch["values"]) == set(size["values"]) == {STOCK, OURS, OURS_BF16}
     assert set(images["values"]) == {"pycocotools", OURS}
     assert set(workers["values"]) == {STOCK, OURS}
-    for result in (batch, size, images, workers):
+    assert set(processes["values"]) == {OURS, OURS_BF16}
+    for result in (batch, size, images, workers, processes):
         for values in result["values"].values():
             assert len(values) == 2 and min(values.values()) > 0
     for memory in size["values"].values():
