@@ -12,7 +12,7 @@ export  from the file of a picture to masks as RLE, by an exported model and by 
 train   forward, backward and step of the whole model on one batch (minutes on a CPU)
 eval    COCO's evaluation of 5,000 pictures, against pycocotools (minutes)
 start   from the command to the first iteration, each side in processes of its own
-growth  how cost grows with the batch, the pictures' size and number, and workers (many minutes)
+growth  how cost grows with the batch, the pictures' size and number, workers and processes (long)
 
 Each first shows that both give the same answer; where they do not, it ends with an error.
 """
@@ -125,7 +125,8 @@ def _recipe(args: argparse.Namespace):
     from project.benchmark.recipe import load_recipe
 
     with tempfile.TemporaryDirectory() as folder:
-        opts = ["DATASETS.ROOT", args.data or _generate(Path(folder)), *args.opts]
+        root = Path(args.data or _generate(Path(folder))).absolute()
+        opts = ["DATASETS.ROOT", str(root), *args.opts]
         opts += ["MODEL.DEVICE", args.device]
         yield load_recipe(args.config_file, opts)
 

@@ -1,5 +1,6 @@
 """A GPU computes what a CPU computes, and a run on it ends, goes on and is evaluated."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import train_net
 from project import Predictor
 from project.benchmark.masks import IMAGE_HW, seeded_masks
 from project.benchmark.model import share_found
+from project.errors import UserError
 from project.evaluation.coco_results import to_coco_results
+from project.layers.cuda_graphs import GraphedCalls
 from project.layers.roi_align import FastROIAlign
 from project.layers.split_attention import FastSplitAttn
 from project.seeding import sampling_seeded, subsample_labels
@@ -86,11 +89,12 @@ def test_detections_are_those_of_a_cpu(seeded_checkpoint, monkeypatch, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_replayed_kernels_compute_with_the_weights_of_the_moment(seeded_checkpoint, dtype):
-    opts = ["MODEL.INFERENCE_DTYPE", dtype, "MODEL.DEVICE", "cuda"]
+    opts = ["MODEL.INFERENCE_DTYPE", dtype, "MODEL.DEVICE", "cuda", "MODEL.CUDA_GRAPHS", "True"]
     model = Predictor(seeded_checkpoint, opts=opts).model
-    graphs = model.graphed_backbone
+    graphs = model.graphed
     torch.manual_seed(0)
-    pictures = [torch.randint(256, (3, 96, 64 * k), dtype=torch.uint8) for k in (1, 2, 1, 1, 2, 1)]
+    widths = (64, 64, 64, 128, 128, 128, 64, 128)
+    pictures = [torch.randint(256, (3, 96, width), dtype=torch.uint8) for width in widths]
 
     def scores(picture: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -104,7 +108,8 @@ def test_replayed_kernels_compute_with_the_weights_of_the_moment(seeded_checkpoi
     graphs.clear()
     for picture, expected in zip(pictures, plain, strict=True):
         assert torch.allclose(scores(picture), expected, atol=1e-3) and len(expected) > 10
-    assert len(graphs._graphs) == 2 and all(graph for graph, *_ in graphs._graphs.values())
+    assert len(graphs) == 2
+    assert len(copy.deepcopy(model).graphed) == 0
     before = scores(pictures[0])
     with torch.no_grad():
         model.backbone.fpn_output2.weight.mul_(3)
@@ -112,7 +117,21 @@ def test_replayed_kernels_compute_with_the_weights_of_the_moment(seeded_checkpoi
     assert not torch.allclose(after, before, atol=1e-3)
     assert torch.allclose(after, plain_scores(pictures[0]), atol=1e-3)
     model.train()
-    assert not graphs._graphs
+    assert len(graphs) == 0
+
+
+def test_a_module_that_waits_for_the_gpu_is_not_captured():
+    class Waits(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"y": x * x.sum().item()}
+
+    graphed, module, x = GraphedCalls(), Waits().eval(), torch.ones(3, device="cuda")
+    stream = torch.cuda.current_stream()
+    with torch.no_grad():
+        graphed(module, x)
+        with pytest.raises(UserError, match=r"MODEL.CUDA_GRAPHS: Waits cannot be captured"):
+            graphed(module, x)
+    assert torch.cuda.current_stream() == stream
 
 
 def test_masks_are_those_that_detectron2_pastes():

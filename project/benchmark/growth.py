@@ -28,11 +28,12 @@ from project.benchmark.model import (
     build_detectors,
     config_of,
     detection_programs,
+    forget_graphs,
     share_found,
 )
 from project.benchmark.processes import run_apart
 from project.benchmark.recipe import load_recipe
-from project.benchmark.timing import OURS, STOCK, spreads, take_turns
+from project.benchmark.timing import OURS, STOCK, exact_float32, spreads, take_turns
 from project.data.loading import build_train_loader
 from project.data.mapper import build_mapper
 from project.errors import UserError, reports_user_errors
@@ -89,7 +90,9 @@ def growth_with_batch(cfg: CfgNode, record: Mapping, rounds: int) -> Growth:
     speed: dict[str, dict[int, float]] = defaultdict(dict)
     for number in BATCHES:
         programs = detection_programs(models, partial(list, [picture] * number), categories)
-        expected, found = programs[STOCK](), programs[OURS]()
+        with exact_float32():
+            expected, found = programs[STOCK](), programs[OURS]()
+        forget_graphs(models)
         share = share_found(expected, found)
         if len(expected) != len(found) or share < MIN_FOUND:
             raise UserError(
@@ -145,19 +148,23 @@ def growth_with_processes(cfg: CfgNode, config_file: str, opts: Sequence[str]) -
     """Pictures a second of the whole program, which share the recipe's batch; of this project only.
 
     Detectron2 0.6 trains in several processes on GPUs only. There are as many processes as GPUs at
-    most.
+    most, and each has a whole number of pictures.
     """
     speed: dict[str, dict[int, float]] = defaultdict(dict)
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     most = torch.cuda.device_count() if on_gpu else max(PROCESSES)
-    for number in (number for number in PROCESSES if number <= most):
+    batch, parts = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE
+    for number in PROCESSES:
+        if number > most or batch % (number * parts):
+            continue
         for name in (OURS, OURS_BF16):
-            speed[name][number] = _train_together(number, name == OURS_BF16, config_file, opts)
-    batch = cfg.SOLVER.IMS_PER_BATCH
+            speed[name][number] = batch / _seconds_a_step(
+                number, name == OURS_BF16, config_file, opts
+            )
     return Growth("processes", f"pictures trained a second, {batch} in all a step", dict(speed))
 
 
-def _train_together(number: int, in_bfloat16: bool, config_file: str, opts: Sequence[str]) -> float:
+def _seconds_a_step(number: int, in_bfloat16: bool, config_file: str, opts: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train_net.py", "--num-gpus", str(number)]
         command += ["--config-file", config_file or str(DEFAULT_RECIPE), *opts]
@@ -167,7 +174,8 @@ def _train_together(number: int, in_bfloat16: bool, config_file: str, opts: Sequ
         result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
         if result.returncode:
             raise UserError(f"growth: {' '.join(command)} failed: {result.stderr[-500:]}")
-        return json.loads((Path(folder) / "run.json").read_text())["images_per_second"]
+        lines = (Path(folder) / "metrics.json").read_text().splitlines()
+        return json.loads(lines[-1])["time"]  # the median of the last twenty
 
 
 def _seconds_of(batches: Iterator) -> float:

@@ -10,7 +10,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances, ROIMasks
 
 from project.errors import require_choice
-from project.layers.cuda_graphs import GraphedForward
+from project.layers.cuda_graphs import GraphedCalls
 from project.precision import DTYPES, resolve_dtype
 from project.structures.pasted_masks import PastedMasks
 
@@ -23,18 +23,23 @@ class ExtendedRCNN(GeneralizedRCNN):
         inference_dtype: of convolutions and linear layers at inference, as in autocast. "auto" is
             bfloat16 where the machine computes with it, else float32.
         channels_last: keep pictures, features and weights with their channels last in memory.
+        cuda_graphs: call the backbone through :class:`GraphedCalls` at inference.
         kwargs: see ``GeneralizedRCNN``.
-
-    Attributes:
-        graphed_backbone: the backbone as it is called at inference.
     """
 
     @configurable
-    def __init__(self, *, inference_dtype: str = "float32", channels_last: bool = False, **kwargs):
+    def __init__(
+        self,
+        *,
+        inference_dtype: str = "float32",
+        channels_last: bool = False,
+        cuda_graphs: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.inference_dtype = inference_dtype
         self.channels_last = channels_last
-        self.graphed_backbone = GraphedForward(self.backbone)
+        self.graphed = GraphedCalls() if cuda_graphs else None
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -44,14 +49,15 @@ class ExtendedRCNN(GeneralizedRCNN):
         return {
             **super().from_config(cfg),
             "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
-            # What is fast on a GPU depends on its precision too, and was not measured.
+            # On a GPU it gained nothing (docs/performance.md).
             "channels_last": cfg.MODEL.DEVICE == "cpu",
+            "cuda_graphs": cfg.MODEL.CUDA_GRAPHS,
         }
 
     def train(self, mode: bool = True) -> "ExtendedRCNN":
         """As ``nn.Module.train``; training needs the memory of what was kept for inference."""
-        if mode:
-            self.graphed_backbone.clear()
+        if mode and self.graphed is not None:
+            self.graphed.clear()
         return super().train(mode)
 
     def preprocess_image(self, batched_inputs: Sequence[dict]) -> ImageList:
@@ -71,13 +77,19 @@ class ExtendedRCNN(GeneralizedRCNN):
         dtype = resolve_dtype(self.inference_dtype, self.device, otherwise=torch.float32)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             images = self.preprocess_image(batched_inputs)
-            features = self.graphed_backbone(images.tensor)
-            if detected_instances is None:
-                proposals, _ = self.proposal_generator(images, features, None)
-                results, _ = self.roi_heads(images, features, proposals, None)
+            if self.graphed is None:
+                features = self.backbone(images.tensor)
             else:
+                features = self.graphed(self.backbone, images.tensor)
+            if detected_instances is not None:
                 given = [x.to(self.device) for x in detected_instances]
                 results = self.roi_heads.forward_with_given_boxes(features, given)
+            else:
+                if self.proposal_generator is None:
+                    proposals = [x["proposals"].to(self.device) for x in batched_inputs]
+                else:
+                    proposals, _ = self.proposal_generator(images, features, None)
+                results, _ = self.roi_heads(images, features, proposals, None)
         if not do_postprocess:
             return results
         processed = []

@@ -24,9 +24,9 @@ def find_top_proposals(
     """What Detectron2's ``find_top_rpn_proposals`` finds, with less work for a GPU.
 
     NMS goes level by level: torchvision's kernel takes time with the square of the number of boxes.
-    Only the boxes that enter it are decoded, the device is asked for a number once a picture and
-    level, and of equally certain proposals the first one comes first: there are some in most
-    pictures, for where every feature is zero, the logit is its bias.
+    Only the boxes that enter it are decoded; the device is waited for once for each level of a
+    picture, and once more for the picture. Of equally certain proposals the first one comes first:
+    there are some in most pictures, for where every feature is zero, the logit is its bias.
 
     Args:
         anchors: of each level. Shape (A, 4).
@@ -39,7 +39,7 @@ def find_top_proposals(
 
     Returns:
         Of each picture ``proposal_boxes`` and ``objectness_logits``, the most certain one first.
-        What is not finite is none.
+        What is not finite is none, in training too, where Detectron2 raises an error.
     """
     scores, boxes = [], []
     for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
@@ -55,7 +55,7 @@ def find_top_proposals(
     scores, boxes = torch.cat(scores, dim=1).float(), torch.cat(boxes, dim=1)
     finite = boxes.isfinite().all(dim=2) & scores.isfinite()
     limits = boxes.new_tensor([(width, height) * 2 for height, width in image_sizes])
-    boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
+    boxes = torch.minimum(boxes.clamp(min=0), limits.view(-1, 1, 4))
     valid = finite & (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
     # An empty box overlaps no other: it need not be taken out before NMS.
     boxes = boxes.where(valid[..., None], 0)
