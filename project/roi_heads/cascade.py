@@ -226,6 +226,9 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         boxes_of_images = self.box_predictor[stage].predict_boxes(predictions, rois)
         for boxes, rois_of_image in zip(boxes_of_images, rois, strict=True):
             proposals = Instances(rois_of_image.image_size)
+            if self.training:
+                # What is not finite is so in the losses too, and is reported with them.
+                boxes = boxes.nan_to_num()
             proposals.proposal_boxes = Boxes(boxes)
             proposals.proposal_boxes.clip(rois_of_image.image_size)
             if self.training and self.resample:
