@@ -125,15 +125,17 @@ def _recipe(args: argparse.Namespace):
     from project.benchmark.recipe import load_recipe
 
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(args.data or _generate(Path(folder))).absolute()
-        opts = ["DATASETS.ROOT", str(root), *args.opts]
+        opts = ["DATASETS.ROOT", _root(args, Path(folder)), *args.opts]
         opts += ["MODEL.DEVICE", args.device]
         yield load_recipe(args.config_file, opts)
 
 
-def _generate(folder: Path) -> str:
+def _root(args: argparse.Namespace, folder: Path) -> str:
+    """The data set of ``--data``, else pictures generated into ``folder``; absolute."""
     from project.data.synthetic import generate_dataset
 
+    if args.data:
+        return str(Path(args.data).absolute())
     generate_dataset(folder, num_train=GENERATED, num_test=1, progress=True)
     return str(folder)
 
@@ -157,8 +159,7 @@ def _start(args: argparse.Namespace) -> tuple[str, dict]:
     from project.recipes import DEFAULT_RECIPE
 
     with tempfile.TemporaryDirectory() as folder:
-        root = args.data or _generate(Path(folder))
-        opts = [*args.opts, "DATASETS.ROOT", str(Path(root).absolute())]
+        opts = [*args.opts, "DATASETS.ROOT", _root(args, Path(folder))]
         opts += ["MODEL.DEVICE", args.device]
         config_file = str(Path(args.config_file or DEFAULT_RECIPE).absolute())
         result = benchmark_start(config_file, opts, args.rounds)

@@ -1,7 +1,6 @@
 """How cost grows: with the batch, the pictures' size and number, workers and processes."""
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -26,19 +25,19 @@ from project.benchmark.model import (
     MIN_FOUND,
     OURS_BF16,
     build_detectors,
+    capture_graphs,
     config_of,
     detection_programs,
-    forget_graphs,
     share_found,
 )
-from project.benchmark.processes import run_apart
+from project.benchmark.processes import run_apart, run_command
 from project.benchmark.recipe import load_recipe
 from project.benchmark.timing import OURS, STOCK, exact_float32, spreads, take_turns
 from project.data.loading import build_train_loader
 from project.data.mapper import build_mapper
 from project.errors import UserError, reports_user_errors
 from project.memory import peak_memory_of_device
-from project.recipes import DEFAULT_RECIPE, RECIPES
+from project.recipes import DEFAULT_RECIPE
 from project.seeding import seed_generators
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -91,8 +90,9 @@ def growth_with_batch(cfg: CfgNode, record: Mapping, rounds: int) -> Growth:
     for number in BATCHES:
         programs = detection_programs(models, partial(list, [picture] * number), categories)
         with exact_float32():
+            capture_graphs(programs, models)
             expected, found = programs[STOCK](), programs[OURS]()
-        forget_graphs(models)
+        capture_graphs(programs, models)
         share = share_found(expected, found)
         if len(expected) != len(found) or share < MIN_FOUND:
             raise UserError(
@@ -166,14 +166,12 @@ def growth_with_processes(cfg: CfgNode, config_file: str, opts: Sequence[str]) -
 
 def _seconds_a_step(number: int, in_bfloat16: bool, config_file: str, opts: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "train_net.py", "--num-gpus", str(number)]
+        command = ["train_net.py", "--num-gpus", str(number)]
         command += ["--config-file", config_file or str(DEFAULT_RECIPE), *opts]
         command += ["OUTPUT_DIR", folder, "DATASETS.TEST", "()", "MODEL.WEIGHTS", ""]
         command += ["SOLVER.MAX_EPOCH", "0", "SOLVER.MAX_ITER", str(TRAINED)]
         command += ["SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.AMP.ENABLED", str(in_bfloat16)]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
-        if result.returncode:
-            raise UserError(f"growth: {' '.join(command)} failed: {result.stderr[-500:]}")
+        run_command(f"growth: training with {number} process(es)", command)
         lines = (Path(folder) / "metrics.json").read_text().splitlines()
         return json.loads(lines[-1])["time"]  # the median of the last twenty
 

@@ -14,8 +14,21 @@ def run_apart(benchmark: str, side: str, arguments: Sequence[str]) -> str:
     Raises:
         UserError: it fails.
     """
-    command = [sys.executable, "-m", f"project.benchmark.{benchmark}", side, *arguments]
+    command = ["-m", f"project.benchmark.{benchmark}", side, *arguments]
+    return run_command(f"{benchmark}: {side}", command).splitlines()[-1]
+
+
+def run_command(what: str, arguments: Sequence[str]) -> str:
+    """Run Python in the root of the checkout; what it prints.
+
+    Args:
+        what: it is, for the error's message.
+
+    Raises:
+        UserError: it fails.
+    """
+    command = [sys.executable, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
     if result.returncode:
-        raise UserError(f"{benchmark}: {side} failed: {(result.stderr or result.stdout)[-500:]}")
-    return result.stdout.splitlines()[-1]
+        raise UserError(f"{what} failed: {(result.stderr or result.stdout)[-500:]}")
+    return result.stdout

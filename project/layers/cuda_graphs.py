@@ -103,4 +103,5 @@ def _circumstances(module: nn.Module, x: torch.Tensor) -> tuple:
     weights = tuple(tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers()))
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
     stream, inference = torch.cuda.current_stream().cuda_stream, torch.is_inference_mode_enabled()
-    return weights, x.shape, x.stride(), x.dtype, dtype, x.device, stream, inference
+    tf32 = torch.backends.cudnn.allow_tf32
+    return weights, x.shape, x.stride(), x.dtype, dtype, x.device, stream, inference, tf32

@@ -25,8 +25,8 @@ def predictions(seed: int) -> tuple[list[Boxes], list[torch.Tensor], list[torch.
 
 
 def find(anchors, logits, deltas, **options):
-    options = {"nms_thresh": 0.7, "pre_nms_topk": 1500, "post_nms_topk": 400} | options
-    options.setdefault("min_box_size", 0.0)
+    defaults = {"nms_thresh": 0.7, "pre_nms_topk": 1500, "post_nms_topk": 400, "min_box_size": 0.0}
+    options = defaults | options
     ours = find_top_proposals(anchors, logits, deltas, SIZES, TRANSFORM, **options)
     decoded = [
         torch.stack([TRANSFORM.apply_deltas(of_picture, level.tensor) for of_picture in of_level])
@@ -59,37 +59,14 @@ def test_what_is_not_finite_or_outside_of_the_picture_is_none():
         assert torch.equal(a.proposal_boxes.tensor, b.proposal_boxes.tensor)
     for x in (*logits, *deltas):
         x.fill_(torch.nan)
-    assert [
-        len(x)
-        for x in find_top_proposals(
-            anchors,
-            logits,
-            deltas,
-            SIZES,
-            TRANSFORM,
-            nms_thresh=0.7,
-            pre_nms_topk=100,
-            post_nms_topk=10,
-            min_box_size=0.0,
-        )
-    ] == [0, 0]
+    assert [len(x) for x in find(anchors, logits, deltas)[0]] == [0, 0]
 
 
 def test_of_equally_certain_ones_the_first_come_first():
     anchors, logits, deltas = predictions(2)
     for x in logits:
         x.zero_()
-    found = find_top_proposals(
-        anchors,
-        logits,
-        deltas,
-        SIZES,
-        TRANSFORM,
-        nms_thresh=1.0,
-        pre_nms_topk=1500,
-        post_nms_topk=400,
-        min_box_size=-1e9,
-    )
+    found, _ = find(anchors, logits, deltas, nms_thresh=1.0, min_box_size=-1e9)
     expected = TRANSFORM.apply_deltas(deltas[0][0, :400], anchors[0].tensor[:400])
     expected = Boxes(expected)
     expected.clip(SIZES[0])
