@@ -13,7 +13,8 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
 from project.data.augmentation import build_augmentations
 from project.data.reading import read_image
-from project.data.segmentation import decode_segmentation
+from project.data.segmentation import decode_segmentation_at
+from project.data.transforms import index_maps
 from project.errors import UserError, require_choice
 
 
@@ -96,9 +97,10 @@ class InstanceMapper:
         instances = Instances(image_hw)
         if self.mask_format is not None:
             masks = np.zeros((len(annotations), height, width), dtype=bool)
-            for target, annotation in zip(masks.view(np.uint8), annotations, strict=True):
-                mask = decode_segmentation(annotation["segmentation"], *file_hw)
-                target[:] = transforms.apply_segmentation(mask.view(np.uint8))
+            rows, columns, others = index_maps(transforms.transforms, *file_hw)
+            for target, annotation in zip(masks, annotations, strict=True):
+                mask = decode_segmentation_at(annotation["segmentation"], *file_hw, rows, columns)
+                target[:] = T.TransformList(others).apply_segmentation(mask.view(np.uint8))
             if self.boxes_from_masks:
                 boxes = mask_boxes(masks)
             is_left &= masks.any(axis=(1, 2))

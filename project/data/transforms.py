@@ -3,6 +3,8 @@
 Coordinates, and pixels of masks and of flipped pictures, are Detectron2's to the bit.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
@@ -49,26 +51,47 @@ class ResizeTransform(T.ResizeTransform):
         # OpenCV drops an axis of length 1.
         return resized.reshape(self.new_h, self.new_w, *img.shape[2:])
 
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """The value of the nearest pixel. ``segmentation``: uint8, shape (H, W)."""
-        # The same as Pillow's, and as OpenCV's INTER_NEAREST_EXACT; but most of a mask is empty.
-        x, y, width, height = cv2.boundingRect(segmentation)
-        rows, columns = _nearest(self.h, self.new_h), _nearest(self.w, self.new_w)
-        first_row, last_row = np.searchsorted(rows, [y, y + height])
-        first_column, last_column = np.searchsorted(columns, [x, x + width])
-        resized = np.zeros((self.new_h, self.new_w), dtype=segmentation.dtype)
-        part = segmentation[:, columns[first_column:last_column]]
-        resized[first_row:last_row, first_column:last_column] = part[rows[first_row:last_row]]
-        return resized
-
     def inverse(self) -> "ResizeTransform":
         """The transform back to the original size."""
         return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.backend)
 
 
+def index_maps(
+    transforms: Sequence[T.Transform], height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, list[T.Transform]]:
+    """What transforms do to a mask, where they choose rows and columns of it.
+
+    Resizing (a mask is given the value of the nearest pixel), cropping and flipping do, and what
+    changes colours only leaves masks alone.
+
+    Args:
+        transforms: in the order in which they are applied.
+        height, width: of the mask before.
+
+    Returns:
+        The rows and the columns that are left of it, int64, ascending or descending; and the
+        transforms that are to be applied to those, from the first one on that does anything else.
+    """
+    rows, columns = np.arange(height), np.arange(width)
+    for number, transform in enumerate(transforms):
+        if isinstance(transform, T.ResizeTransform):
+            rows = rows[_nearest(len(rows), transform.new_h)]
+            columns = columns[_nearest(len(columns), transform.new_w)]
+        elif isinstance(transform, T.CropTransform):
+            rows = rows[transform.y0 : transform.y0 + transform.h]
+            columns = columns[transform.x0 : transform.x0 + transform.w]
+        elif isinstance(transform, T.HFlipTransform):
+            columns = columns[::-1]
+        elif isinstance(transform, T.VFlipTransform):
+            rows = rows[::-1]
+        elif not isinstance(transform, (T.ColorTransform, T.BlendTransform, T.NoOpTransform)):
+            return rows, columns, list(transforms[number:])
+    return rows, columns, []
+
+
 def _nearest(size: int, new_size: int) -> np.ndarray:
     """The source index of each target index. int64, shape (new_size,)."""
-    # By OpenCV, so that ties between two pixels are broken as it and Pillow do.
+    # By OpenCV, which breaks ties between two pixels as Pillow does, and so Detectron2.
     indices = np.arange(size, dtype=np.float32)[None]
     nearest = cv2.resize(indices, (new_size, 1), interpolation=cv2.INTER_NEAREST_EXACT)
     return nearest.reshape(-1).astype(np.int64)

@@ -167,6 +167,17 @@ def test_polygons_and_rle_of_a_mask_are_one_mask_at_any_size(picture_file, mask,
     assert all(torch.equal(masks[0], other) for other in masks[1:])
 
 
+def test_other_transforms_change_masks_too(picture_file):
+    """After a resize, which chooses pixels, a rotation, which does not."""
+    mask = square(5, 5, 12)
+    resize = T.ResizeTransform(HEIGHT, WIDTH, 2 * HEIGHT, 2 * WIDTH)
+    rotation = T.RotationTransform(2 * HEIGHT, 2 * WIDTH, 30, expand=False)
+    mapper = mapper_with(resize, rotation)
+    masks = mapper(record_of(picture_file, annotation(compressed_rle(mask))))["instances"].gt_masks
+    expected = rotation.apply_segmentation(resize.apply_segmentation(mask.view(np.uint8)))
+    assert np.array_equal(masks.tensor[0].numpy(), expected)
+
+
 def square(x: int, y: int, side: int) -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[y : y + side, x : x + side] = True

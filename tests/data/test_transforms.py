@@ -6,10 +6,10 @@ import pytest
 from detectron2.data import transforms as T
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
+from project.data.segmentation import compressed_rle, decode_segmentation_at, uncompressed_rle
 from project.data.synthetic import render_scene
-from project.data.transforms import HFlipTransform, ResizeTransform, WithOpenCV
+from project.data.transforms import HFlipTransform, ResizeTransform, WithOpenCV, index_maps
 
 SIDES = st.integers(1, 200)
 
@@ -45,15 +45,51 @@ def test_any_kind_of_picture(dtype, shape):
     assert HFlipTransform(60).apply_image(image).shape == shape
 
 
-@given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 2**32 - 1))
-def test_resized_masks_are_pillows(height, width, new_height, new_width, seed):
+@st.composite
+def chains(draw, height: int, width: int) -> list[T.Transform]:
+    """What augmentations do to a picture, in any order."""
+    transforms = []
+    for kind in draw(
+        st.lists(st.sampled_from(["size", "crop", "flip", "flop", "colors"]), max_size=4)
+    ):
+        if kind == "size":
+            size = draw(SIDES), draw(SIDES)
+            transforms.append(ResizeTransform(height, width, *size, "opencv"))
+            height, width = size
+        elif kind == "crop":
+            top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+            size = draw(st.integers(1, height - top)), draw(st.integers(1, width - left))
+            transforms.append(T.CropTransform(left, top, size[1], size[0], width, height))
+            height, width = size
+        else:
+            flips = {"flip": HFlipTransform(width), "flop": T.VFlipTransform(height)}
+            transforms.append(flips.get(kind, T.ColorTransform(np.invert)))
+    return transforms
+
+
+@given(st.data(), SIDES, SIDES, st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_masks_are_those_of_detectron2s_transforms(data, height, width, density, seed):
+    """Pillow resizes them there. Of an RLE, only the pixels that are left are decoded."""
     random = np.random.default_rng(seed)
-    mask = (random.random((height, width)) < 0.5).astype(np.uint8)
+    mask = random.random((height, width)) < density
     mask[: random.integers(height + 1)] = 0
     mask[:, random.integers(width + 1) :] = 0
-    expected = Image.fromarray(mask).resize((new_width, new_height), Image.Resampling.NEAREST)
-    resize = ResizeTransform(height, width, new_height, new_width, "opencv")
-    assert np.array_equal(resize.apply_segmentation(mask), np.asarray(expected))
+    transforms = data.draw(chains(height, width))
+    expected = T.TransformList(transforms).apply_segmentation(mask.view(np.uint8))
+    rows, columns, others = index_maps(transforms, height, width)
+    assert others == []
+    assert np.array_equal(mask[rows][:, columns], expected)
+    for rle in (compressed_rle(mask), uncompressed_rle(mask)):
+        found = decode_segmentation_at(rle, height, width, rows, columns)
+        assert found.dtype == bool and np.array_equal(found, expected)
+
+
+def test_what_follows_a_transform_that_chooses_no_pixels_is_left_to_do():
+    rotation = T.RotationTransform(20, 30, 45)
+    flip = HFlipTransform(30)
+    rows, columns, others = index_maps([flip, rotation, flip], 20, 30)
+    assert others == [rotation, flip]
+    assert rows.tolist() == list(range(20)) and columns.tolist() == list(range(29, -1, -1))
 
 
 @given(SIDES, SIDES, st.integers(0, 2**32 - 1))
