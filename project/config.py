@@ -55,6 +55,8 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MASK_HEAD.NUM_HEADS = 1
     # Resize pictures with "pillow" (antialiased) or "opencv" (not).
     cfg.INPUT.RESIZE_BACKEND = "pillow"
+    # Decode JPEG files at 1/2, 1/4 or 1/8 of their size where resizing takes as much away.
+    cfg.INPUT.REDUCED_DECODING = False
 
     # ---- augmentation of small data sets (docs/data.md); INPUT.CROP is Detectron2's
     # Brightness, contrast and saturation times 1 - x to 1 + x, hue turned by -x to x circles.

@@ -27,6 +27,7 @@ from project.dependencies import require_detectron2
 from project.errors import UserError, reports_user_errors
 
 GENERATED = 100  # pictures
+ENLARGED = 20  # pictures, of some megabytes each
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,6 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument(
         "--batch", type=int, default=1, help="of infer, pictures at once (default: 1)"
+    )
+    parser.add_argument(
+        "--enlarge",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of data: the first pictures only, with N times as many pixels a side (default: all)",
     )
     parser.add_argument("--images", type=int, default=5000, help="of eval (default: 5000)")
     parser.add_argument(
@@ -67,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     from project.files import check_output_file, write_json
     from project.versions import versions
 
-    for name in ("rounds", "batch", "images"):
+    for name in ("rounds", "batch", "images", "enlarge"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: choose 1 or more")
     for path in filter(None, (args.json, args.profile, args.plot)):
@@ -87,9 +95,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _data(args: argparse.Namespace) -> tuple[str, dict]:
-    from project.benchmark.data import benchmark_data, report_data
+    from project.benchmark.data import benchmark_data, enlarged, report_data
 
-    with _recipe(args) as (cfg, records):
+    with _recipe(args) as (cfg, records), tempfile.TemporaryDirectory() as folder:
+        if args.enlarge > 1:
+            records = [enlarged(x, args.enlarge, Path(folder)) for x in records[:ENLARGED]]
         result = benchmark_data(cfg, records, args.rounds)
     return report_data(result), asdict(result)
 

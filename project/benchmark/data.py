@@ -5,6 +5,7 @@ import pstats
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from tabulate import tabulate
 from project.benchmark.timing import OURS, STOCK, Spread, one_core, ratio, take_turns
 from project.data.loading import build_training_mapper
 from project.data.mapper import build_mapper
+from project.data.segmentation import compressed_rle, decode_segmentation
 from project.errors import UserError, require_choice
 from project.seeding import seeded
 
@@ -36,6 +38,7 @@ SWITCHES = {
     "INPUT.COLOR_JITTER": ("INPUT.COLOR_JITTER.ENABLED", True),
     "INPUT.LSJ": ("INPUT.LSJ.ENABLED", True),
     "INPUT.COPY_PASTE": ("INPUT.COPY_PASTE.PROBABILITY", 1.0),
+    "INPUT.REDUCED_DECODING": ("INPUT.REDUCED_DECODING", True),
 }
 
 
@@ -110,6 +113,26 @@ def benchmark_data(cfg: CfgNode, records: Sequence[dict], rounds: int) -> DataBe
             for name, values in take_turns(switched, rounds).items()
         }
     return DataBenchmark(agreement, spreads, ratio(seconds, STOCK, OURS), steps, switches)
+
+
+def enlarged(record: Mapping, factor: int, folder: Path) -> dict:
+    """A record of the same picture with ``factor`` times as many pixels a side, as a JPEG."""
+    image = cv2.imread(record["file_name"])
+    height, width = (factor * side for side in image.shape[:2])
+    path = folder / f"{Path(record['file_name']).stem}.jpg"
+    cv2.imwrite(str(path), cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
+    annotations = []
+    for annotation in record["annotations"]:
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list):
+            segmentation = [[factor * x for x in polygon] for polygon in segmentation]
+        else:
+            mask = decode_segmentation(segmentation, record["height"], record["width"])
+            segmentation = compressed_rle(mask.repeat(factor, axis=0).repeat(factor, axis=1))
+        box = [factor * x for x in annotation["bbox"]]
+        annotations.append({**annotation, "bbox": box, "segmentation": segmentation})
+    size = {"height": height, "width": width}
+    return {**record, **size, "file_name": str(path), "annotations": annotations}
 
 
 def report_data(result: DataBenchmark) -> str:

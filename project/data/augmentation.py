@@ -98,6 +98,23 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     return [WithOpenCV(augmentation, keys.RESIZE_BACKEND) for augmentation in augmentations]
 
 
+def largest_sides(cfg: CfgNode, is_train: bool) -> tuple[float, float] | None:
+    """The short and the long side that resizing gives a picture at most; None where it may not.
+
+    Raises:
+        UserError: ``INPUT.CROP`` enlarges a part of the picture, by as much as it is smaller.
+    """
+    keys = cfg.INPUT
+    if not is_train:
+        resizes = keys.MIN_SIZE_TEST > 0 and not cfg.TEST.AUG.ENABLED
+        return (keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST) if resizes else None
+    if keys.CROP.ENABLED:
+        raise UserError("INPUT.REDUCED_DECODING does not go with INPUT.CROP; INPUT.LSJ crops too")
+    if keys.LSJ.ENABLED:
+        return (keys.LSJ.SIZE * keys.LSJ.MAX_SCALE,) * 2
+    return (max(keys.MIN_SIZE_TRAIN), keys.MAX_SIZE_TRAIN) if max(keys.MIN_SIZE_TRAIN) > 0 else None
+
+
 def _large_scale_jitter(keys: CfgNode) -> list[T.Augmentation]:
     smallest, largest, side = keys.MIN_SCALE, keys.MAX_SCALE, keys.SIZE
     if not 0 < smallest <= largest or side < 1:

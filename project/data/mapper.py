@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 import cv2
 import numpy as np
@@ -11,10 +12,10 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
-from project.data.augmentation import build_augmentations
+from project.data.augmentation import build_augmentations, largest_sides
 from project.data.reading import read_image
 from project.data.segmentation import decode_segmentation_at
-from project.data.transforms import index_maps
+from project.data.transforms import index_maps, seen_from
 from project.errors import UserError, require_choice
 
 
@@ -32,6 +33,9 @@ class InstanceMapper:
         mask_format: "bitmask", "polygon", or None for boxes without masks.
         boxes_from_masks: take the boxes from transformed bit-masks, as is right for crops, and not
             from the transformed corners of the annotated boxes.
+        largest_sides: the short and the long side that a picture has at most after augmentation: a
+            JPEG is decoded at a half, a quarter or an eighth of its size where that is enough.
+            None: never.
     """
 
     def __init__(
@@ -42,12 +46,14 @@ class InstanceMapper:
         image_format: str,
         mask_format: str | None,
         boxes_from_masks: bool = False,
+        largest_sides: tuple[float, float] | None = None,
     ):
         self.augmentations = T.AugmentationList(augmentations)
         self.is_train = is_train
         self.image_format = image_format
         self.mask_format = mask_format
         self.boxes_from_masks = boxes_from_masks
+        self.largest_sides = largest_sides
 
     def __call__(self, record: Mapping) -> dict:
         """
@@ -63,7 +69,8 @@ class InstanceMapper:
             UserError: the picture cannot be read, has not the size that the record says, or is too
                 narrow to be resized.
         """
-        image = _read(record, self.image_format)
+        file_hw = record["height"], record["width"]
+        image = _read(record, self.image_format, self._reduction(*file_hw))
         inputs = T.AugInput(image)
         try:
             transforms = self.augmentations(inputs)
@@ -73,12 +80,23 @@ class InstanceMapper:
         result["image"] = channels_first(inputs.image)
         if self.is_train:
             annotations = [item for item in record["annotations"] if not item.get("iscrowd", 0)]
-            sizes = image.shape[:2], inputs.image.shape[:2]
+            sizes = file_hw, inputs.image.shape[:2]
+            if image.shape[:2] != file_hw:
+                transforms = seen_from(transforms.transforms, image.shape[:2], file_hw)
+                transforms = T.TransformList(transforms)
             if self.mask_format == "polygon":
                 result["instances"] = _polygon_instances(annotations, transforms, sizes[1])
             else:
                 result["instances"] = self._instances(annotations, transforms, *sizes)
         return result
+
+    def _reduction(self, height: int, width: int) -> int:
+        """By how much a JPEG may be decoded smaller, and still never be enlarged."""
+        if self.largest_sides is None:
+            return 1
+        short, long = self.largest_sides
+        scale = min(short / min(height, width), long / max(height, width))
+        return max((factor for factor in (2, 4, 8) if factor * scale <= 1), default=1)
 
     def _instances(
         self,
@@ -157,6 +175,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> InstanceMapper:
         image_format=cfg.INPUT.FORMAT,
         mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
         boxes_from_masks=cfg.MODEL.MASK_ON and crops,
+        largest_sides=largest_sides(cfg, is_train) if cfg.INPUT.REDUCED_DECODING else None,
     )
 
 
@@ -171,16 +190,19 @@ def _require_sound_copy_paste(cfg: CfgNode) -> None:
         )
 
 
-def _read(record: Mapping, image_format: str) -> np.ndarray:
+def _read(record: Mapping, image_format: str, jpeg_reduction: int) -> np.ndarray:
     try:
-        image = read_image(record["file_name"], image_format)
+        image = read_image(record["file_name"], image_format, jpeg_reduction)
     except UserError as error:
         raise UserError(
             f"{error}; scripts/check_dataset.py --decode finds all such pictures, and with --fix"
             " leaves them out"
         ) from error
     expected, found = (record["height"], record["width"]), image.shape[:2]
-    if tuple(expected) != found:
+    reduced = tuple(ceil(side / jpeg_reduction) for side in expected)
+    if found not in (expected, reduced):
+        if jpeg_reduction > 1:
+            return _read(record, image_format, 1)  # to say the size of the file
         raise UserError(
             f"{record['file_name']} has {found[1]} x {found[0]} pixels, {expected[1]} x"
             f" {expected[0]} in the JSON (width x height)"

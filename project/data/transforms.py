@@ -56,6 +56,28 @@ class ResizeTransform(T.ResizeTransform):
         return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.backend)
 
 
+_KEEPS_PLACES = (T.ColorTransform, T.BlendTransform, T.NoOpTransform)
+
+
+def seen_from(
+    transforms: Sequence[T.Transform], image_hw: tuple[int, int], file_hw: tuple[int, int]
+) -> list[T.Transform]:
+    """Transforms of a picture that was decoded smaller, for the coordinates of its file.
+
+    Args:
+        transforms: of the picture of the size ``image_hw``; colours are not kept.
+        image_hw: as it was decoded.
+        file_hw: as it would be.
+    """
+    kept = [transform for transform in transforms if not isinstance(transform, _KEEPS_PLACES)]
+    new_hw = image_hw
+    if kept and isinstance(kept[0], T.ResizeTransform):
+        # In one go, so that masks are given the nearest pixel of the file.
+        resize = kept.pop(0)
+        new_hw = resize.new_h, resize.new_w
+    return [T.ResizeTransform(*file_hw, *new_hw), *kept]
+
+
 def index_maps(
     transforms: Sequence[T.Transform], height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, list[T.Transform]]:
@@ -84,7 +106,7 @@ def index_maps(
             columns = columns[::-1]
         elif isinstance(transform, T.VFlipTransform):
             rows = rows[::-1]
-        elif not isinstance(transform, (T.ColorTransform, T.BlendTransform, T.NoOpTransform)):
+        elif not isinstance(transform, _KEEPS_PLACES):
             return rows, columns, list(transforms[number:])
     return rows, columns, []
 

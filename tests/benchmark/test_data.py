@@ -7,6 +7,8 @@ import pytest
 
 from project.benchmark import data
 from project.data.loading import training_records
+from project.data.reading import read_image
+from project.data.segmentation import decode_segmentation
 from project.errors import UserError
 from scripts import benchmark
 from tests.helpers import SMALL_CONFIG, load_small_config
@@ -29,6 +31,23 @@ def test_it_runs_and_writes_its_figures(generated_root, tmp_path, capsys):
         assert min(steps.values()) > 0
         assert sum(steps.values()) == pytest.approx(spread["median"])
     assert set(content["switches"]) == set(data.SWITCHES)
+
+
+def test_enlarged_pictures_show_the_same(generated_root, small_opts, tmp_path, capsys):
+    records = training_records(load_small_config(small_opts))
+    record = next(
+        x for x in records if any(isinstance(a["segmentation"], dict) for a in x["annotations"])
+    )
+    large = data.enlarged(record, 3, tmp_path)
+    assert read_image(large["file_name"]).shape == (large["height"], large["width"], 3)
+    for small, big in zip(record["annotations"], large["annotations"], strict=True):
+        mask = decode_segmentation(small["segmentation"], record["height"], record["width"])
+        mask_3 = decode_segmentation(big["segmentation"], large["height"], large["width"])
+        assert (mask_3[1::3, 1::3] != mask).sum() <= 0.05 * mask.sum()
+        assert big["bbox"] == [3 * x for x in small["bbox"]]
+    arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG), "--rounds", "1"]
+    benchmark.main(["data", *arguments, "--enlarge", "3", "INPUT.MIN_SIZE_TRAIN", "(96,)"])
+    assert "12 pictures; resized alike" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changed", ["image", "gt_boxes", "gt_classes", "gt_masks", "number"])
