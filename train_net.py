@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file",
         default="",
         metavar="FILE",
-        help="a recipe (default: the checkpoint's; without one, the original's)",
+        help="a recipe (default: the checkpoint's; without one, the tiny-VOC one, ResNeSt-50)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint of OUTPUT_DIR"
@@ -76,7 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="processes on this machine, a GPU each (default: 1, also where there are more GPUs)",
     )
     parser.add_argument(
-        "--num-machines", type=int, default=1, metavar="N", help="that train together (default: 1)"
+        "--num-machines",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines that train together (default: 1)",
     )
     parser.add_argument(
         "--machine-rank", type=int, default=0, metavar="I", help="which of them this is, from 0"

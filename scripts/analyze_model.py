@@ -19,7 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default="", help="a recipe (default: the original's)")
+    parser.add_argument(
+        "--config-file", default="", help="a recipe (default: the tiny-VOC one, ResNeSt-50)"
+    )
     parser.add_argument(
         "--size",
         type=int,

@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("benchmark", choices=[*BENCHMARKS, "all"])
     parser.add_argument("--data", metavar="ROOT", help="a data set (default: generated pictures)")
-    parser.add_argument("--config-file", default="", help="a recipe (default: the original's)")
+    parser.add_argument(
+        "--config-file", default="", help="a recipe (default: the tiny-VOC one, ResNeSt-50)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument(
         "--batch", type=int, default=1, help="of infer, pictures at once (default: 1)"

@@ -32,7 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="the ONNX file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
     parser.add_argument("--score", type=float, help="least certainty (default: the recipe's)")
-    parser.add_argument("--max-detections", type=int, metavar="N", help="of a picture")
+    parser.add_argument(
+        "--max-detections", type=int, metavar="N", help="objects in a picture, at most"
+    )
     parser.add_argument(
         "--int8",
         nargs="+",
@@ -41,7 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="compute in int8, calibrated on these pictures: some tens of the kind to look at",
     )
     parser.add_argument(
-        "--check-on", nargs="+", default=[], metavar="PATH", help="instead of generated pictures"
+        "--check-on",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="check the file on these pictures (default: generated ones)",
     )
     add_checkpoint_options(parser)
     return parser

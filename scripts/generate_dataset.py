@@ -17,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("root", help="the folder to write to")
     parser.add_argument("--train", type=int, default=400, help="training pictures (default: 400)")
     parser.add_argument("--test", type=int, default=80, help="test pictures (default: 80)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed, other pictures (default: 0)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set in ROOT")
     return parser
 

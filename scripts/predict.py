@@ -29,7 +29,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, video or -")
     parser.add_argument("--weights", required=True, help="a checkpoint, or an ONNX file")
-    parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("predictions"),
+        metavar="FOLDER",
+        help="default: predictions",
+    )
     parser.add_argument("--overwrite", action="store_true", help="write into a FOLDER with files")
     parser.add_argument("--score", type=float, default=0.5, help="least certainty (default: 0.5)")
     parser.add_argument("--tta", action="store_true", help="also look at other sizes, and flipped")

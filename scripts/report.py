@@ -23,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, help="output directory of an evaluated run")
     parser.add_argument("--compare", type=Path, metavar="RUN", help="another run, to set beside it")
     parser.add_argument("--dataset", default="", help="(default: that of evaluation.json)")
-    parser.add_argument("--images", type=int, default=1000, help="at most (default: 1000)")
+    parser.add_argument(
+        "--images", type=int, default=1000, help="pictures shown, at most (default: 1000)"
+    )
     parser.add_argument("--output", type=Path, help="the file (default: RUN/report.html)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")
     return parser

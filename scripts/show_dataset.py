@@ -25,9 +25,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("root", help="folder of the data set (DATASETS.ROOT)")
     parser.add_argument("--dataset", help="which one (default: the first of DATASETS.TRAIN)")
     parser.add_argument("--augmented", action="store_true", help="as the model sees them")
-    parser.add_argument("--config-file", default="", help="a recipe (default: the original's)")
+    parser.add_argument(
+        "--config-file", default="", help="a recipe (default: the tiny-VOC one, ResNeSt-50)"
+    )
     parser.add_argument("--images", type=int, default=12, help="how many (default: 12)")
-    parser.add_argument("--output", type=Path, default=Path("dataset.png"), help="the picture")
+    parser.add_argument(
+        "--output", type=Path, default=Path("dataset.png"), help="default: dataset.png"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the picture")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys, at the end")
     return parser

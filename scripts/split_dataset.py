@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("root", help="folder of the data set (DATASETS.ROOT)")
     parser.add_argument("--share", type=float, default=0.15, help="of the images (default: 0.15)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another split")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed, another split (default: 0)"
+    )
     parser.add_argument(
         "--identical-only",
         action="store_true",

@@ -27,7 +27,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("root", type=Path, help="folder of the data set (DATASETS.ROOT)")
     parser.add_argument("sizes", type=int, nargs="+", metavar="N", help="numbers of pictures")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed, other pictures (default: 0)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier ones")
     return parser
 
