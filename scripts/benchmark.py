@@ -107,7 +107,8 @@ def _data(args: argparse.Namespace) -> tuple[str, dict]:
 
 
 def _inference(args: argparse.Namespace) -> tuple[str, dict]:
-    from project.benchmark.model import benchmark_inference, report_model
+    from project.benchmark.detection import benchmark_inference
+    from project.benchmark.model import report_model
 
     with _recipe(args) as (cfg, records):
         result = benchmark_inference(cfg, records[: args.batch], args.rounds, args.profile)
@@ -123,7 +124,8 @@ def _export(args: argparse.Namespace) -> tuple[str, dict]:
 
 
 def _training(args: argparse.Namespace) -> tuple[str, dict]:
-    from project.benchmark.model import benchmark_training, report_model
+    from project.benchmark.model import report_model
+    from project.benchmark.training import benchmark_training
 
     with _recipe(args) as (cfg, records):
         batch = records[: cfg.SOLVER.IMS_PER_BATCH]

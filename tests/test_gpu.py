@@ -12,8 +12,8 @@ from detectron2.structures import Boxes
 
 import train_net
 from project import Predictor
+from project.benchmark.detection import share_found
 from project.benchmark.masks import IMAGE_HW, seeded_masks
-from project.benchmark.model import share_found
 from project.errors import UserError
 from project.evaluation.coco_results import to_coco_results
 from project.layers.cuda_graphs import GraphedCalls

@@ -9,14 +9,13 @@ import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from project.benchmark.model import (
+from project.benchmark.detection import (
     MIN_FOUND,
-    SECONDS_HEADERS,
     build_detectors,
     detection_programs,
-    seconds_rows,
     share_found,
 )
+from project.benchmark.model import SECONDS_HEADERS, seconds_rows
 from project.benchmark.timing import OURS, STOCK, Spread, ratio, spreads, take_turns
 from project.data.mapper import build_mapper
 from project.data.reading import read_image

@@ -21,15 +21,14 @@ from tabulate import tabulate
 
 from project.benchmark import evaluation
 from project.benchmark.data import with_keys
-from project.benchmark.model import (
+from project.benchmark.detection import (
     MIN_FOUND,
-    OURS_BF16,
     build_detectors,
     capture_graphs,
-    config_of,
     detection_programs,
     share_found,
 )
+from project.benchmark.model import OURS_BF16, config_of
 from project.benchmark.processes import run_apart, run_command
 from project.benchmark.recipe import load_recipe
 from project.benchmark.timing import OURS, STOCK, exact_float32, spreads, take_turns
@@ -83,7 +82,7 @@ def benchmark_growth(
 
 
 def growth_with_batch(cfg: CfgNode, record: Mapping, rounds: int) -> Growth:
-    """Pictures a second, as :func:`project.benchmark.model.benchmark_inference` has them."""
+    """Pictures a second, as :func:`project.benchmark.detection.benchmark_inference` has them."""
     cfg, models, categories = build_detectors(cfg)
     picture = build_mapper(cfg, is_train=False)(record)
     speed: dict[str, dict[int, float]] = defaultdict(dict)
