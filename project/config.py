@@ -257,7 +257,7 @@ def _merge(cfg: CfgNode, loaded: dict, source: str) -> None:
         raise UserError(f"{source} holds no config keys")
     try:
         cfg.merge_from_other_cfg(CfgNode(loaded))
-    except (KeyError, ValueError, AssertionError) as error:
+    except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: {_one_line(error)}{_similar_key(cfg, error)}") from error
 
 
@@ -269,7 +269,7 @@ def _merge_opts(cfg: CfgNode, given: dict[str, str]) -> None:
     for key, value in given.items():
         try:
             cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError) as error:
+        except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
             raise UserError(f"{key} {value}: {_one_line(error)}{_similar_key(cfg, key)}") from error
 
 

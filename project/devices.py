@@ -23,6 +23,9 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
     """
     if num_gpus is not None and num_gpus < 0:
         raise UserError(f"--num-gpus {num_gpus}: choose 0 (the CPU) or more")
+    kind, _, number = cfg.MODEL.DEVICE.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; choose cpu, cuda, or cuda:1, say")
     if num_gpus == 0 and not device_is_given:
         cfg.MODEL.DEVICE = "cpu"
     if not cfg.MODEL.DEVICE.startswith("cuda"):

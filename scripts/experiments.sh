@@ -22,7 +22,7 @@ names=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do names+=("$1"); shift; done
 if [ $# -gt 0 ]; then shift; fi
 for name in "${names[@]}"; do
-  grep -q "^$name " "$rows_file" || die "there is no row $name in $rows_file"
+  awk -v name="$name" '$1 == name { found = 1 } END { exit !found }' "$rows_file" || die "there is no row $name in $rows_file"
 done
 
 # What to train and to evaluate on, for the column "pictures"; the files are made if they are not there.

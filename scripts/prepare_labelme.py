@@ -43,12 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     if not pictures:
         raise UserError(f"{args.folder}: there is no JSON of labelme in it")
     names = _file_names(pictures, args.folder)
-    images, objects = [], []
+    images, objects, left_out = [], [], Counter()
     for number, (name, picture) in enumerate(tqdm(names.items(), desc="reading"), start=1):
         source = f"the picture of {picture.path}"
         height, width = decode_image(picture.image_bytes(), source).shape[:2]
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        objects += [(number, *found) for found in picture.objects(height, width)]
+        found, outside = picture.objects(height, width)
+        objects += [(number, *item) for item in found]
+        left_out.update({"object without a pixel in the picture": outside} if outside else {})
     labels = sorted({label for _, label, _ in objects})
     if not labels:
         raise UserError(f"{args.folder}: no picture has an object")
@@ -65,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     categories = [{"id": number, "name": label} for label, number in category_ids.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_json(content, target.json_file)
-    left_out = Counter(kind for picture in pictures for kind in picture.left_out())
+    left_out.update(kind for picture in pictures for kind in picture.left_out())
     print(f"{target.json_file}: {len(images)} images, {len(annotations)} objects")
     if left_out:
         print("left out:", ", ".join(f"{n} x {kind}" for kind, n in left_out.items()))

@@ -213,12 +213,28 @@ def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
     message = refused(["--overwrite", *pairs, "MODEL.WEIGHTS", weights], capsys)
     assert "would delete" in message
     # So is what could not start.
-    another = ["--config-file", str(SMALL_CONFIG), *pairs, "MODEL.TIMM.NAME", "resnet18"]
-    message = refused(["--overwrite", *another], capsys)
-    assert "is for another model" in message
-    assert read_checkpoint(weights)["iteration"] == 4
+    for key, value, expected in (
+        ("MODEL.TIMM.NAME", "resnet18", "is for another model"),
+        ("SOLVER.AMP.DTYPE", "bf16", "SOLVER.AMP.DTYPE"),
+        ("SOLVER.MAX_ITER", "0", "SOLVER.MAX_ITER"),
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactor", "DATALOADER.SAMPLER_TRAIN"),
+        ("TEST.EARLY_STOP_PATIENCE", "1", "there is none before the end"),
+    ):
+        mistake = [*pairs, "SOLVER.AMP.ENABLED", "True", key, value]
+        message = refused(["--overwrite", "--config-file", str(SMALL_CONFIG), *mistake], capsys)
+        assert expected in message
+        assert read_checkpoint(weights)["iteration"] == 4
+    # A folder with nothing but checkpoints holds a run too.
+    for path in run.iterdir():
+        if path.suffix != ".pth" and path.is_file():
+            path.unlink()
+    kept = run / "model_of_another.pth"
+    kept.write_bytes(b"")
+    message = refused(["--config-file", str(SMALL_CONFIG), *pairs], capsys)
+    assert "already holds a run" in message
     train(generated_root, run, "--overwrite")
     assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 2
+    assert kept.exists()
 
 
 @pytest.mark.parametrize("test_sets", ["('tiny_voc_test',)", "()"])

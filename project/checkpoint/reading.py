@@ -5,6 +5,7 @@ import logging
 import math
 import pickle
 import re
+import threading
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -197,10 +198,14 @@ def _description_of_exported(path: str, size: int, mtime_ns: int) -> dict[str, A
     return {"config": metadata["config"], "categories": json.loads(metadata["categories"])}
 
 
+_reading = threading.Lock()
+
+
 def _load_pickle(path: str) -> object:
     # The format of torch < 1.6 is not a zip file and cannot be mapped.
     mmap = zipfile.is_zipfile(path)
-    with torch.serialization.safe_globals(SAFE_GLOBALS):
+    # They are the whole process's: another thread that is done would take them away.
+    with _reading, torch.serialization.safe_globals(SAFE_GLOBALS):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 

@@ -84,7 +84,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         UserError: a key has a value that cannot be.
     """
     keys = cfg.INPUT
-    require_choice("INPUT.RESIZE_BACKEND", keys.RESIZE_BACKEND, RESIZE_BACKENDS)
+    _require_sound_values(keys)
     if cfg.TEST.AUG.ENABLED and not is_train:
         return []
     augmentations = build_augmentation(cfg, is_train)
@@ -96,6 +96,25 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         if keys.COLOR_JITTER.ENABLED:
             augmentations.insert(0, _color_jitter(keys.COLOR_JITTER, keys.FORMAT))
     return [WithOpenCV(augmentation, keys.RESIZE_BACKEND) for augmentation in augmentations]
+
+
+def _require_sound_values(keys: CfgNode) -> None:
+    """For which Detectron2 has assertions, or which it notices at the first picture."""
+    require_choice("INPUT.RESIZE_BACKEND", keys.RESIZE_BACKEND, RESIZE_BACKENDS)
+    require_choice("INPUT.FORMAT", keys.FORMAT, ("RGB", "BGR", "L", "YUV-BT.601"))
+    require_choice("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "vertical", "none"))
+    sampling = keys.MIN_SIZE_TRAIN_SAMPLING
+    require_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling, ("choice", "range"))
+    if not keys.MIN_SIZE_TRAIN:
+        raise UserError("INPUT.MIN_SIZE_TRAIN names no size")
+    if not keys.CROP.ENABLED:
+        return
+    kinds = ("relative_range", "relative", "absolute", "absolute_range")
+    require_choice("INPUT.CROP.TYPE", keys.CROP.TYPE, kinds)
+    is_relative = keys.CROP.TYPE.startswith("relative")
+    if not all(0 < x <= 1 if is_relative else x >= 1 and x == int(x) for x in keys.CROP.SIZE):
+        which = "shares of the picture, to 1" if is_relative else "whole numbers of pixels"
+        raise UserError(f"INPUT.CROP.SIZE {keys.CROP.SIZE}: {keys.CROP.TYPE} crops take {which}")
 
 
 def largest_sides(cfg: CfgNode, is_train: bool) -> tuple[float, float] | None:

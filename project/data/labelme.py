@@ -49,14 +49,23 @@ class LabelmePicture:
         except (TypeError, ValueError) as error:
             raise UserError(f"{self.path}: the picture in the JSON is damaged") from error
 
-    def objects(self, height: int, width: int) -> list[tuple[str, dict]]:
-        """Label, and COCO's fields of a mask, of each object that has a pixel in the picture.
+    def objects(self, height: int, width: int) -> tuple[list[tuple[str, dict]], int]:
+        """Label, and COCO's fields of a mask, of each object; and how many have no pixel.
 
         Shapes of one label and one ``group_id`` are one object.
 
+        Args:
+            height, width: of the picture.
+
         Raises:
-            UserError: a shape is broken.
+            UserError: a shape is broken, or the picture had another size when it was annotated.
         """
+        said = self.content.get("imageHeight"), self.content.get("imageWidth")
+        if all(isinstance(side, int) for side in said) and said != (height, width):
+            raise UserError(
+                f"{self.path}: {self.image_name} had {said[1]} x {said[0]} pixels when it was"
+                f" annotated, and has {width} x {height} now (width x height)"
+            )
         groups: dict[object, list[Mapping]] = defaultdict(list)
         for number, shape in enumerate(self.content["shapes"]):
             if _type_of(shape) not in _SHAPES:
@@ -64,13 +73,15 @@ class LabelmePicture:
             group = shape.get("group_id")
             key = ("alone", number) if group is None else (shape.get("label"), group)
             groups[key].append(shape)
-        objects = []
+        objects, outside = [], 0
         for shapes in groups.values():
             segmentation = self._segmentation(shapes, height, width)
             mask = decode_segmentation(segmentation, height, width)
             if mask.any():
                 objects.append((str(shapes[0]["label"]), mask_fields(mask, segmentation)))
-        return objects
+            else:
+                outside += 1
+        return objects, outside
 
     def left_out(self) -> list[str]:
         """The types of shapes that have no area: points, lines."""

@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -86,18 +88,11 @@ def dry_run(cfg: CfgNode) -> Forecast:
         UserError, FloatingPointError: as in training.
     """
     output_dir = Path(cfg.OUTPUT_DIR).absolute()
-    cfg = cfg.clone()
-    cfg.defrost()
-    if cfg.MODEL.WEIGHTS and "://" not in cfg.MODEL.WEIGHTS:
-        cfg.MODEL.WEIGHTS = find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.OUTPUT_DIR = folder
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=False)
+    with rehearsed(cfg) as trainer:
         seconds, data_share = _time_steps(trainer)
         memory, of_device = peak_memory_of_device(cfg.MODEL.DEVICE)
         trainer.checkpointer.save("model")
-        written = Path(folder) / "model.pth"
+        written = Path(trainer.cfg.OUTPUT_DIR) / "model.pth"
         size = written.stat().st_size if written.exists() else 0  # by the main process
         seconds_of_a_test, pictures = _time_tests(trainer)
     cfg = trainer.cfg
@@ -117,6 +112,20 @@ def dry_run(cfg: CfgNode) -> Forecast:
     )
     logger.info(f"Nothing was trained. The whole run:\n{forecast.summary()}")
     return forecast
+
+
+@contextmanager
+def rehearsed(cfg: CfgNode) -> Iterator[Trainer]:
+    """The trainer of a new run, ready to begin, in a directory that is deleted afterwards."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if cfg.MODEL.WEIGHTS and "://" not in cfg.MODEL.WEIGHTS:
+        cfg.MODEL.WEIGHTS = find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.OUTPUT_DIR = folder
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        yield trainer
 
 
 def _time_steps(trainer: Trainer) -> tuple[float, float]:

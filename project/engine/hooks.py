@@ -199,8 +199,10 @@ class BestModelHook(HookBase):
 def _just_done(trainer) -> Iterator[None]:
     """Inside, a run that goes on has just done the iteration before."""
     trainer.iter, trainer.storage.iter = trainer.iter - 1, trainer.storage.iter - 1
-    yield
-    trainer.iter, trainer.storage.iter = trainer.iter + 1, trainer.storage.iter + 1
+    try:
+        yield
+    finally:
+        trainer.iter, trainer.storage.iter = trainer.iter + 1, trainer.storage.iter + 1
 
 
 class EMAHook(HookBase):

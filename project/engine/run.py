@@ -23,6 +23,7 @@ from project.checkpoint.reading import (
 )
 from project.data.categories import Categories
 from project.data.datasets import (
+    dataset_files,
     has_annotations,
     register_datasets,
     require_dataset,
@@ -31,10 +32,10 @@ from project.data.datasets import (
     resolve_categories,
     sets_with_annotations,
 )
-from project.data.loading import require_divisible_batch
+from project.data.loading import build_train_loader, require_divisible_batch
 from project.data.mapper import build_mapper
 from project.engine.console import log_to_console, log_to_file
-from project.engine.dry_run import dry_run
+from project.engine.dry_run import dry_run, rehearsed
 from project.engine.run_record import (
     CLAIM,
     claim_for_job,
@@ -43,6 +44,7 @@ from project.engine.run_record import (
     outlives_its_processes,
 )
 from project.engine.trainer import Trainer, iou_types
+from project.engine.values import require_sound_values
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
@@ -106,6 +108,7 @@ def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
             _require_annotations(cfg, name)
             _require_sound(cfg, name)
     else:
+        require_sound_values(cfg)
         build_mapper(cfg, is_train=True)  # for what it refuses
         if not cfg.SOLVER.REFERENCE_WORLD_SIZE:  # else the batch grows with the processes
             require_divisible_batch(cfg, num_processes)
@@ -277,17 +280,24 @@ def _require_annotations(cfg: CfgNode, name: str) -> None:
 
 def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
     usable = sets_with_annotations(cfg, cfg.DATASETS.TEST)
-    left = [name for name in cfg.DATASETS.TEST if name not in usable]
-    if left:
+    known = dataset_files(cfg)
+    for name in cfg.DATASETS.TEST:
+        if name in usable:
+            continue
+        if name not in known:
+            require_dataset(cfg, name)  # says so
+        json_file = known[name].json_file
+        why = f"{json_file} has no annotations" if json_file.is_file() else f"no file {json_file}"
         logger.warning(
-            f"No evaluation while training on {', '.join(left)}: no annotations there"
-            " (scripts/split_dataset.py sets a part of the training set aside)"
+            f"No evaluation on {name} while training: {why} (scripts/split_dataset.py sets a part"
+            " of the training set aside)"
         )
     return usable
 
 
+_CHECKPOINTS = ("model_" + 7 * "[0-9]" + ".pth", "model_final.pth", "best.pth")
 _RUN_FILES = (
-    *("model_*.pth", "*.pth.tmp", "latest.pth", "best.pth", "last_checkpoint", "config.yaml"),
+    *(*_CHECKPOINTS, "*.pth.tmp", "latest.pth", "last_checkpoint", "config.yaml"),
     *("metrics.json", "run.json", "events.out.tfevents.*", "log.txt*", "evaluation*.json", CLAIM),
 )
 
@@ -296,8 +306,8 @@ def _files_to_replace(cfg: CfgNode, job: Job) -> list[Path]:
     """The files of a run in ``OUTPUT_DIR`` that is to be replaced; mixing two runs is refused."""
     output_dir = Path(cfg.OUTPUT_DIR)
     metrics = output_dir / "metrics.json"  # it is empty if the first iteration was not reached
-    holds_run = (output_dir / "last_checkpoint").exists() or (
-        metrics.exists() and metrics.stat().st_size > 0
+    holds_run = (metrics.exists() and metrics.stat().st_size > 0) or any(
+        path for pattern in (*_CHECKPOINTS, "last_checkpoint") for path in output_dir.glob(pattern)
     )
     if not holds_run or job.resume:
         return []
@@ -321,7 +331,7 @@ def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
     """Make the run's directory, without the files of the run before."""
     output_dir = Path(cfg.OUTPUT_DIR)
     if replaced:
-        _require_model(cfg)
+        _require_trainer(cfg)
     for path in replaced:
         path.unlink()
     if replaced:
@@ -333,11 +343,13 @@ def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
     claim_for_job(cfg.OUTPUT_DIR)
 
 
-def _require_model(cfg: CfgNode) -> None:
-    """Build the model and fill it once, for what that refuses."""
+def _require_trainer(cfg: CfgNode) -> None:
+    """Build all that trains, and fill the model, once, for what that refuses."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"  # processes that are started after this one need its GPU
-    _filled_model(cfg)
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # of them, this one alone is here
+    with rehearsed(cfg) as trainer:
+        build_train_loader(trainer.cfg, trainer.records, seed=0)
 
 
 def _filled_model(cfg: CfgNode) -> tuple[nn.Module, dict]:

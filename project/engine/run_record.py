@@ -69,9 +69,13 @@ class RunRecordHook(HookBase):
     def after_train(self) -> None:
         error = sys.exc_info()[1]
         finished = self.trainer.iter >= self.trainer.max_iter
+        began = "start" in self._record
+        if not began:  # a hook before this one has ended the run
+            self.before_train()
         # A stop comes after an iteration, an error in it. Detectron2 counts one more where nothing
         # was left to do.
-        end = self.trainer.iter + (not finished and isinstance(error, StopTraining))
+        stopped_after_one = began and not finished and isinstance(error, StopTraining)
+        end = self.trainer.iter + stopped_after_one
         end = min(end, self.trainer.max_iter)
         pictures = (end - self.trainer.start_iter) * self._batch_size
         speed = pictures / (time.monotonic() - self._start)

@@ -152,11 +152,16 @@ class TrainStep(SimpleTrainer):
 
     def _out_of_memory_message(self, batch: list[dict]) -> str:
         sizes = ", ".join("x".join(map(str, record["image"].shape[1:])) for record in batch)
+        can_accumulate = len(batch) > self.accumulate
+        remedies = [
+            *([f"raise SOLVER.ACCUMULATE ({self.accumulate})"] if can_accumulate else []),
+            *(["set SOLVER.AMP.ENABLED True"] if self.dtype == torch.float32 else []),
+            "lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN, INPUT.MAX_SIZE_TRAIN or"
+            " MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+        ]
         return (
             f"out of memory in iteration {self.iter}, images {_image_ids(batch)} of {sizes} pixels"
-            f" (height x width): raise SOLVER.ACCUMULATE ({self.accumulate}), set"
-            " SOLVER.AMP.ENABLED True, or lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN,"
-            " INPUT.MAX_SIZE_TRAIN or MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"
+            f" (height x width): {', or '.join(remedies)}"
         )
 
     def state_dict(self) -> dict:

@@ -4,6 +4,7 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NoReturn
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_test_loader
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
 from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
-from project.checkpoint.reading import newest_checkpoint
+from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.data.categories import Categories
 from project.data.loading import build_train_loader, start_worker, training_records
 from project.data.mapper import build_mapper
@@ -135,6 +136,11 @@ class Trainer(DefaultTrainer):
             number = cfg.TEST.PRECISE_BN.NUM_ITER
             ret.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model_to_use, loader, number))
         evaluates = len(cfg.DATASETS.TEST) > 0
+        if cfg.TEST.EARLY_STOP_PATIENCE and not (evaluates and cfg.TEST.EVAL_PERIOD):
+            raise UserError(
+                "TEST.EARLY_STOP_PATIENCE counts evaluations, and there is none before the end: set"
+                " TEST.EVAL_PERIOD or TEST.EVAL_EPOCHS, with annotated pictures in DATASETS.TEST"
+            )
         self._best_model = None
         periods = [cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD if evaluates else 0]
         ret.append(CheckpointHook(periods))
@@ -268,7 +274,10 @@ class Trainer(DefaultTrainer):
             resume: take the checkpoint; there must be one.
         """
         if resume:
-            self.checkpointer.load(newest_checkpoint(self.cfg.OUTPUT_DIR))
+            path = newest_checkpoint(self.cfg.OUTPUT_DIR)
+            if "trainer" not in read_checkpoint(path):
+                _refuse_to_resume(path)
+            self.checkpointer.load(path)
             if self.start_iter > self.max_iter:
                 raise UserError(
                     f"--resume: {self.start_iter} iterations are done, and SOLVER.MAX_ITER is"
@@ -370,10 +379,7 @@ class Trainer(DefaultTrainer):
             UserError: the checkpoint has no optimizer: an older version of this project wrote it.
         """
         if "seed" not in state_dict.get("_trainer", {}):
-            raise UserError(
-                "--resume: the checkpoint holds no optimizer and seed; start a new run with it as"
-                " MODEL.WEIGHTS"
-            )
+            _refuse_to_resume("the checkpoint")
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
         if self.ema is not None or "training_weights" in state_dict:
@@ -395,6 +401,13 @@ class Trainer(DefaultTrainer):
         self.scheduler.base_lrs = [group["initial_lr"] for group in groups]
         for group, rate in zip(groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = rate
+
+
+def _refuse_to_resume(checkpoint: str) -> NoReturn:
+    raise UserError(
+        f"--resume: {checkpoint} holds no optimizer and seed; start a new run with it as"
+        " MODEL.WEIGHTS"
+    )
 
 
 def iou_types(cfg: CfgNode) -> tuple[str, ...]:

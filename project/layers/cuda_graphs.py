@@ -55,16 +55,16 @@ class GraphedCalls:
             # A thread has inputs, outputs and memory of its own: another one may still read them.
             thread = threading.get_ident()
             key = (thread, *_circumstances(module, x))
-            if key not in self._graphs:
-                if self._last.get(thread) != key:
-                    self._last[thread] = key
-                    return module(x)
-                while len(self._graphs) >= MAX_GRAPHS:
-                    self._graphs.popitem(last=False)
-                with _capturing:
+            if key not in self._graphs and self._last.get(thread) != key:
+                self._last[thread] = key
+                return module(x)
+            with _capturing:  # another thread may take away what is here
+                if key not in self._graphs:
+                    while len(self._graphs) >= MAX_GRAPHS:
+                        self._graphs.popitem(last=False)
                     self._graphs[key] = self._capture(module, x, thread)
-            self._graphs.move_to_end(key)
-            graph, static_input, output = self._graphs[key]
+                self._graphs.move_to_end(key)
+                graph, static_input, output = self._graphs[key]
             static_input.copy_(x)
             graph.replay()
             return output
@@ -85,7 +85,8 @@ class GraphedCalls:
             try:
                 # Meanwhile another thread may pin memory for a data loader.
                 mode, pool = "thread_local", self._pools.get(thread)
-                with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):
+                # Its own default is a stream of the device that was the first to capture.
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode=mode):
                     output = module(static_input)
             except RuntimeError as error:
                 torch.cuda.set_stream(before)  # which torch forgets here

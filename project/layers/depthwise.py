@@ -10,8 +10,9 @@ class _Float32InMixedPrecision:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Shape (N, C, H, W) to (N, C, H', W')."""
-        # Inference needs no weight gradient: there bfloat16 is no slower.
-        if not (x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and x.requires_grad):
+        # Where there is no weight gradient, bfloat16 is no slower.
+        trains = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if not (x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and trains):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))

@@ -1,6 +1,7 @@
 """Detections of a picture at several sizes and flipped, merged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class TestTimeAugmentation(GeneralizedRCNNWithTTA):
     def _inference_one_image(self, input: Mapping) -> dict:
         size = input["height"], input["width"]
         pictures, transforms = self._get_augmented_inputs(input)
-        with self._turn_off_roi_heads(["mask_on"]):
+        with self._without_masks():
             candidates = self._get_augmented_boxes(pictures, transforms)
         detections = self._merge_detections(*candidates, size)
         if self.cfg.MODEL.MASK_ON:
@@ -40,6 +41,16 @@ class TestTimeAugmentation(GeneralizedRCNNWithTTA):
             with_masks = self._batch_inference(pictures, boxes)
             detections.pred_masks = self._reduce_pred_masks(with_masks, transforms)
         return {"instances": postprocess(detections, *size)}
+
+    @contextmanager
+    def _without_masks(self) -> Iterator[None]:
+        # As Detectron2's _turn_off_roi_heads, which leaves them off after an error.
+        heads = self.model.roi_heads
+        heads.mask_on = False
+        try:
+            yield
+        finally:
+            heads.mask_on = self.cfg.MODEL.MASK_ON
 
     def _merge_detections(
         self,

@@ -80,6 +80,22 @@ def test_every_shape_with_an_area_is_a_mask(tmp_path):
     assert names == sorted(names)
 
 
+def test_a_picture_that_was_resized_after_annotation_is_named(tmp_path):
+    corner = shape("x", [[1, 1], [20, 1], [20, 20]])
+    annotate(tmp_path / "in", "a.jpg", [corner], imageHeight=2 * SIZE[0], imageWidth=2 * SIZE[1])
+    with pytest.raises(SystemExit, match="2"):
+        prepare_labelme.main([str(tmp_path / "in"), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_objects_outside_the_picture_are_counted(tmp_path, capsys):
+    inside = shape("x", [[1, 1], [20, 1], [20, 20]])
+    outside = shape("x", [[500, 500], [520, 500], [520, 520]])
+    annotate(tmp_path / "in", "a.jpg", [inside, outside])
+    assert len(prepare(tmp_path / "in", tmp_path / "out")["annotations"]) == 1
+    assert "left out: 1 x object without a pixel in the picture" in capsys.readouterr().out
+
+
 def test_shapes_of_a_group_are_one_object(tmp_path):
     def box(x, **fields):
         return shape("cat", [[x, 10], [x + 10, 10], [x + 10, 30], [x, 30]], **fields)
@@ -143,7 +159,8 @@ def test_exif_rotation_is_that_of_labelme(tmp_path):
     # labelme shows, and measures, pictures as their EXIF data rotate them.
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    annotate(tmp_path / "in", "a.jpg", [shape("x", [[1, 1], [70, 1], [70, 110]])])
+    turned = {"imageHeight": SIZE[1], "imageWidth": SIZE[0]}
+    annotate(tmp_path / "in", "a.jpg", [shape("x", [[1, 1], [70, 1], [70, 110]])], **turned)
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "in/a.jpg", exif=exif)
     (image,) = prepare(tmp_path / "in", tmp_path / "out")["images"]
     assert (image["height"], image["width"]) == SIZE[::-1]

@@ -113,13 +113,20 @@ def test_the_signals_handlers_are_put_back(generated_root, tmp_path):
     assert before == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
 
 
-def test_a_checkpoint_without_an_optimizer_cannot_be_resumed_in_silence(generated_root, tmp_path):
+@pytest.mark.parametrize("missing", ["all", "optimizer"])
+def test_a_checkpoint_without_an_optimizer_cannot_be_resumed_in_silence(
+    generated_root, tmp_path, missing
+):
+    """Such as weights alone, which are ``best.pth``, under the name of a checkpoint."""
     cfg = config(generated_root, tmp_path / "run")
     with pytest.raises(StopTraining):
         train(cfg, stop_after=1)
     path = newest_checkpoint(cfg.OUTPUT_DIR)
     content = read_checkpoint(path)
-    del content["trainer"]["_trainer"]
+    if missing == "all":
+        del content["trainer"]
+    else:
+        del content["trainer"]["_trainer"]
     save_atomically(content, Path(path))
     with pytest.raises(UserError, match="holds no optimizer"):
         train(cfg, resume=True)
@@ -248,6 +255,28 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(generated_root, tmp_p
     lines = [json.loads(x) for x in (tmp_path / "run/metrics.json").read_text().splitlines()]
     found = {line["iteration"]: line["segm/AP"] for line in lines if "segm/AP" in line}
     assert found[3] == 9.0 and lines[-1]["segm/AP"] == 3.0
+
+
+def test_a_made_up_evaluation_can_end_the_run(generated_root, tmp_path, monkeypatch):
+    """Before its first iteration."""
+    opts = ("TEST.EVAL_PERIOD", "2", "SOLVER.MAX_ITER", "9", "TEST.EARLY_STOP_PATIENCE", "1")
+    opts += ("DATASETS.TEST", "('tiny_voc_test_annotated',)")
+    cfg = config(generated_root, tmp_path / "run", *opts)
+    monkeypatch.setattr(Trainer, "test", ConstantEvaluator.test)
+    ConstantEvaluator.values = [5.0]
+    with pytest.raises(IndexError):
+        train(cfg)  # in the evaluation after the fourth iteration
+    ConstantEvaluator.values = [4.0]
+    train(cfg, resume=True)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["exit"] == "stopped by TEST.EARLY_STOP_PATIENCE"
+    assert (record["start_iteration"], record["end_iteration"]) == (4, 4)
+
+
+def test_patience_without_evaluations_is_refused(generated_root, tmp_path):
+    opts = ("TEST.EARLY_STOP_PATIENCE", "1", "DATASETS.TEST", "('tiny_voc_test_annotated',)")
+    with pytest.raises(UserError, match="there is none before the end"):
+        Trainer(config(generated_root, tmp_path / "run", *opts, "TEST.EVAL_PERIOD", "0"))
 
 
 def test_patience_that_ends_with_the_last_iteration_stops_nothing(

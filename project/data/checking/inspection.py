@@ -1,7 +1,7 @@
 """Check a COCO JSON, and make of it what can be used."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -58,8 +58,10 @@ class _Inspector:
     def run(self, content: Mapping) -> Inspection:
         categories = self._categories(content.get("categories"))
         images = self._images(content["images"])
+        content = dict(content)
         annotations = content.get("annotations")
         if annotations is None:
+            content.pop("annotations", None)
             self.add("annotations-missing")
         elif not isinstance(annotations, list):
             self.add("annotations-type", type(annotations).__name__)
@@ -78,6 +80,9 @@ class _Inspector:
             return []
         kept = []
         ids, names = Counter(), Counter()
+        ambiguous = _ambiguous(
+            (_as_number(x.get("id")), x.get("name")) for x in _mappings(categories)
+        )
         for number, category in enumerate(categories):
             if not isinstance(category, Mapping):
                 self.add("category-not-an-object", repr(category)[:40])
@@ -86,9 +91,9 @@ class _Inspector:
             if category_id is None:
                 self.add("category-id-missing", f"number {number}, {name!r}")
                 continue
-            if isinstance(category_id, str) and category_id.removeprefix("-").isdecimal():
+            if _as_number(category_id) != category_id:
                 self.add("category-id-text", repr(category_id), category_id=category_id)
-                category_id = int(category_id)
+                category_id = _as_number(category_id)
                 category = {**category, "id": category_id}
             if not _is_integer(category_id):
                 self.add("category-id-type", repr(category_id)[:40], category_id=category_id)
@@ -96,7 +101,7 @@ class _Inspector:
             if not isinstance(name, str) or not name.strip():
                 self.add("category-name-missing", category_id=category_id)
                 continue
-            if ids[category_id]:
+            if ids[category_id] or category_id in ambiguous:
                 self.add("category-id-twice", repr(name), category_id=category_id)
                 continue
             if names[name]:
@@ -123,6 +128,7 @@ class _Inspector:
         kept = []
         ids: set = set()
         files: dict[str, object] = {}
+        ambiguous = _ambiguous((x.get("id"), x.get("file_name")) for x in _mappings(images))
         for number, image in enumerate(images):
             if not isinstance(image, Mapping):
                 self.add("image-not-an-object", f"number {number}: {image!r}"[:60])
@@ -134,7 +140,7 @@ class _Inspector:
                 self.add("image-id-missing", f"number {number}", **place)
             elif not (_is_integer(image_id) or isinstance(image_id, str)):
                 self.add("image-id-type", repr(image_id)[:40], **place)
-            elif image_id in ids:
+            elif image_id in ids or image_id in ambiguous:
                 self.add("image-id-twice", **place)
             elif kind is not None:
                 self.add(kind, repr(name)[:80], **place)
@@ -173,7 +179,9 @@ class _Inspector:
                 **place,
             )
             return None
-        if header.rotated:
+        if header.unclear:
+            self.add("image-exif-unclear", **place)
+        elif header.rotated:
             self.add("image-exif-rotated", **place)
         return image
 
@@ -331,6 +339,29 @@ class _FreshIds:
             return None, annotation_id
         self.next += 1
         return problem, self.next - 1
+
+
+def _mappings(items: Iterable) -> Iterator[Mapping]:
+    return (item for item in items if isinstance(item, Mapping))
+
+
+def _as_number(category_id: object) -> object:
+    """A whole number that is written as text becomes one."""
+    is_number = isinstance(category_id, str) and category_id.removeprefix("-").isdecimal()
+    return int(category_id) if is_number else category_id
+
+
+def _ambiguous(pairs: Iterable[tuple]) -> set:
+    """The ids that stand for two things: whose objects they are, nobody can say.
+
+    Args:
+        pairs: ids, and names of what they stand for.
+    """
+    meanings: dict[object, set] = defaultdict(set)
+    for identifier, name in pairs:
+        if isinstance(identifier, (int, str)):
+            meanings[identifier].add(repr(name))
+    return {identifier for identifier, names in meanings.items() if len(names) > 1}
 
 
 def _readings(value: object) -> Iterator[object]:

@@ -112,7 +112,7 @@ def _as_polygons(segmentation: list, problems: list) -> list[list]:
         for part in segmentation:
             while isinstance(part, list) and len(part) == 1 and isinstance(part[0], list):
                 part = part[0]
-            if isinstance(part, list) and part and isinstance(part[0], list):
+            if isinstance(part, list) and part and all(isinstance(p, list) for p in part):
                 part = list(chain.from_iterable(part))  # pairs
             flat.append(part)
         problems.append(("polygon-nested", ""))

@@ -17,10 +17,11 @@ from tqdm import tqdm
 from project.data.reading import PILLOW_ERRORS
 from project.errors import UserError
 
-_ROTATES = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_TURNS = (2, 3, 4)  # EXIF orientations that mirror a picture or turn it upside down,
+_ROTATES = (5, 6, 7, 8)  # and those that exchange width and height
 _COLOURS = ("1", "L", "P", "RGB")
 _EXTENSIONS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _SIMILAR_BITS = 3  # of 64
 _WORTH_KEEPING = 1000  # pictures; so many headers are read in 0.1 s
 
@@ -32,6 +33,7 @@ class Header:
     Attributes:
         width, height: in pixels, as shown: after the rotation that EXIF data ask for.
         rotated: whether they ask for one that exchanges width and height.
+        unclear: whether they ask for one that does not show in the size.
         kind, detail: why the picture cannot be used; None where it can.
         remarks: kind and detail of problems that do no harm.
     """
@@ -39,6 +41,7 @@ class Header:
     width: int = 0
     height: int = 0
     rotated: bool = False
+    unclear: bool = False
     kind: str | None = None
     detail: str = ""
     remarks: tuple[tuple[str, str], ...] = ()
@@ -145,7 +148,7 @@ def _read_header(path: Path, status: os.stat_result, decode: bool) -> Header:
         with Image.open(path) as picture:
             remarks = tuple(_remarks(path, picture))
             width, height = picture.size
-            rotated = _orientation(picture) in _ROTATES
+            orientation = _orientation(picture)
             if decode:
                 try:
                     picture.load()
@@ -155,9 +158,11 @@ def _read_header(path: Path, status: os.stat_result, decode: bool) -> Header:
         # Pillow's message repeats the path.
         reason = "" if "cannot identify" in str(error) else str(error)
         return Header(kind="image-unreadable", detail=reason)
+    rotated = orientation in _ROTATES
+    unclear = orientation in _TURNS or (rotated and width == height)
     if rotated:
         width, height = height, width
-    return Header(width, height, rotated, remarks=remarks)
+    return Header(width, height, rotated, unclear, remarks=remarks)
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -60,7 +60,7 @@ KINDS: dict[str, Kind] = {
         image_not_an_object="an image is no JSON object",
         image_id_missing="an image has no id",
         image_id_type="an image's id is neither a whole number nor text",
-        image_id_twice="two images have one id",
+        image_id_twice="two images have one id, so that nobody knows whose the objects are",
         file_name_missing="an image has no file name",
         file_name_type="an image's file name is no text",
         file_name_escapes="a file name leads out of the image folder",
@@ -87,6 +87,11 @@ KINDS: dict[str, Kind] = {
             "the JSON has the size before the rotation that the picture's EXIF data ask for; what"
             " shows pictures, and Detectron2, rotate them"
         ),
+    ),
+    "image-exif-unclear": Kind(
+        Severity.NOTE,
+        "EXIF data turn or mirror the picture, as it is read, and its size cannot show whether the"
+        " masks do so too: look with scripts/show_dataset.py",
     ),
     "image-exif-rotated": Kind(Severity.NOTE, "EXIF data rotate the picture; the JSON has that"),
     "image-colours": Kind(

@@ -1,0 +1,74 @@
+"""Values of a config that Detectron2 would refuse late, or with a traceback: said in one line."""
+
+import math
+from functools import reduce
+
+from detectron2.config import CfgNode
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+)
+
+from project.errors import UserError, require_choice
+
+_NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN")
+CHOICES = {
+    "SOLVER.LR_SCHEDULER_NAME": (
+        *("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
+    ),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
+    "MODEL.FPN.NORM": _NORMS,
+    "MODEL.ROI_BOX_HEAD.NORM": _NORMS,
+    "MODEL.ROI_MASK_HEAD.NORM": _NORMS,
+}
+REGISTRIES = {
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+}
+AT_LEAST = {
+    "SOLVER.BASE_LR": math.ulp(0),
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.WARMUP_ITERS": 0,
+    "SOLVER.CHECKPOINT_KEEP.BEST": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+    "TEST.EARLY_STOP_PATIENCE": 0,
+}
+
+
+def require_sound_values(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` for the first value of a training's config that cannot be."""
+    for key, choices in CHOICES.items():
+        require_choice(key, _value(cfg, key), choices)
+    for key, registry in REGISTRIES.items():
+        name = _value(cfg, key)
+        if name not in registry:
+            known = ", ".join(name for name, _ in registry)
+            raise UserError(f"{key} is {name!r}; choose one of {known}")
+    for key, least in AT_LEAST.items():
+        value = _value(cfg, key)
+        if not (isinstance(value, (int, float)) and value >= least):
+            which = "more than 0" if 0 < least < 1 else f"{least} or more"
+            raise UserError(f"{key} is {value!r}; choose a number, {which}")
+    if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
+        raise UserError(f"SOLVER.STEPS {cfg.SOLVER.STEPS}: give the iterations in ascending order")
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference and cfg.SOLVER.IMS_PER_BATCH % reference:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of"
+            f" SOLVER.REFERENCE_WORLD_SIZE {reference}, the processes that it is shared by"
+        )
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN names no data set")
+
+
+def _value(cfg: CfgNode, key: str) -> object:
+    return reduce(getattr, key.split("."), cfg)

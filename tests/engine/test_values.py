@@ -1,0 +1,67 @@
+"""A value that cannot be is one line with its key, before anything is built."""
+
+import pytest
+
+from project.devices import resolve_devices
+from project.engine.run import Job, prepare
+from project.engine.values import require_sound_values
+from project.errors import UserError
+from project.recipes import RECIPES
+from tests.helpers import load_small_config
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosine"),
+        ("SOLVER.WARMUP_METHOD", "exponential"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "l2"),
+        ("SOLVER.BASE_LR", "-1.0"),
+        ("SOLVER.BASE_LR", "0.0"),
+        ("SOLVER.STEPS", "(5, 3)"),
+        ("SOLVER.REFERENCE_WORLD_SIZE", "3"),
+        ("MODEL.META_ARCHITECTURE", "RCNN"),
+        ("MODEL.BACKBONE.NAME", "resnest50"),
+        ("MODEL.ROI_HEADS.NAME", "CascadeHeads"),
+        ("MODEL.FPN.NORM", "XN"),
+        ("MODEL.ROI_BOX_HEAD.NORM", "XN"),
+        ("DATALOADER.NUM_WORKERS", "-1"),
+        ("DATASETS.TRAIN", "()"),
+        ("DATASETS.TEST", "('tiny_voc_test_anotated',)"),
+        ("TEST.EARLY_STOP_PATIENCE", "-1"),
+        ("INPUT.FORMAT", "rgb"),
+        ("INPUT.RANDOM_FLIP", "both"),
+        ("INPUT.MIN_SIZE_TRAIN", "()"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "random"),
+        ("INPUT.CROP.TYPE", "relativ"),
+        ("INPUT.CROP.SIZE", "[1.5, 1.5]"),
+        ("INPUT.CROP.TYPE", "absolute"),
+    ],
+)
+def test_it_is_named(small_opts, key, value):
+    cfg = load_small_config([*small_opts, "INPUT.CROP.ENABLED", "True"])
+    cfg.merge_from_list([key, value])
+    name = "there is no data set" if key == "DATASETS.TEST" else key.removesuffix(".TYPE")
+    with pytest.raises(UserError, match=name):
+        prepare(cfg, Job(), num_processes=1)
+
+
+def test_a_key_below_a_value_is_one_line(small_opts):
+    with pytest.raises(UserError, match=r"SOLVER\.MAX_ITER\.X"):
+        load_small_config([*small_opts, "SOLVER.MAX_ITER.X", "3"])
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:", "cuda:x", "cpu:0"])
+def test_a_device_that_is_none(small_opts, device):
+    cfg = load_small_config([*small_opts, "MODEL.DEVICE", device])
+    with pytest.raises(UserError, match=r"MODEL\.DEVICE"):
+        resolve_devices(cfg, None, device_is_given=True)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_are_sound(recipe):
+    from project.config import load_config
+
+    cfg = load_config(str(recipe), [], default_config=str(recipe))
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TRAIN or ("tiny_voc_train",)  # that of a base
+    require_sound_values(cfg)
