@@ -1,12 +1,11 @@
-#!/usr/bin/env python
-"""A web service around an exported model, on this machine only: a picture in, its objects out.
+"""A web service around an exported model: python docs/serve.py model.onnx 8000
 
-python docs/serve.py model.onnx 8000
 curl --data-binary @street.jpg http://127.0.0.1:8000
 """
 
 import json
 import os
+import re
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,7 +15,8 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read whe
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from project.runtime import Detections, load  # noqa: E402
+from project.errors import UserError  # noqa: E402
+from project.runtime import load  # noqa: E402
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -24,37 +24,36 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MAX_BYTES:
-            return self.send_error(413 if length.isdigit() else 411)
-        data = np.frombuffer(self.rfile.read(int(length)), dtype=np.uint8)
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_BYTES:
+            return self.send_error(413, "send a Content-Length", f"of up to {MAX_BYTES} bytes")
         try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except cv2.error:  # too many pixels
-            image = None
-        if image is None:
-            return self.send_error(400, "no picture, or a too large one")
+            found = self.server.find(self.rfile.read(int(length)))
+        except (cv2.error, UserError) as error:  # no picture, too many pixels, or too narrow
+            return self.send_error(400, "this picture cannot be used", str(error))
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(to_json(self.server.detector(image[..., ::-1]))).encode())
+        self.wfile.write(json.dumps(found).encode())
 
 
-def to_json(detections: Detections) -> list[dict]:
-    objects = []
-    for found in detections:
-        pixels = found.mask(0).view(np.uint8)
-        outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        polygons = [outline[:, 0].tolist() for outline in outlines]
-        name, score, box = found.class_names[0], found.scores[0], found.boxes_xyxy[0]
-        values = {"score": float(score), "box_xyxy": box.tolist(), "polygons": polygons}
-        objects.append({"class": name, **values})
-    return objects
+class Server(ThreadingHTTPServer):
+    def __init__(self, model: str, port: int, score_threshold: float = 0.5):
+        self.detector = load(model, score_threshold=score_threshold)
+        super().__init__(("127.0.0.1", port), Handler)
+
+    def find(self, content: bytes) -> list[dict]:
+        image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise UserError("that is no picture")
+        return [as_json(found) for found in self.detector(image[..., ::-1])]
 
 
-def make_server(model: str, port: int, score_threshold: float = 0.5) -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.detector = load(model, score_threshold=score_threshold)
-    return server
+def as_json(found) -> dict:
+    pixels = found.mask(0).view(np.uint8)
+    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    values = {"score": float(found.scores[0]), "box_xyxy": found.boxes_xyxy[0].tolist()}
+    polygons = [outline[:, 0].tolist() for outline in outlines]
+    return {"class": found.class_names[0], **values, "polygons": polygons}
 
 
 if __name__ == "__main__":
-    make_server(sys.argv[1], int(sys.argv[2])).serve_forever()
+    Server(sys.argv[1], int(sys.argv[2])).serve_forever()

@@ -35,6 +35,22 @@ def require_new_folder(path: Path) -> None:
         raise UserError(f"{path} is not an empty folder; choose one that is not there yet")
 
 
+def make_folder(path: str | Path, name: str = "") -> None:
+    """Make a folder, and those around it, if need be.
+
+    Args:
+        name: of the option or key that says so.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a file has that name" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"{name} {str(path)!r} cannot be made: {reason}".lstrip()) from error
+
+
 def read_json(path: str | Path) -> object:
     """The content of a JSON file.
 
@@ -51,8 +67,17 @@ def read_json(path: str | Path) -> object:
 
 def write_json(content: object, path: str | Path, indent: int | None = None) -> None:
     """Write ``content`` in one step: a reader sees the old file or the whole new one."""
+    write_text(json.dumps(content, indent=indent), path)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write a text in one step, as :func:`write_json`; on a full disk the old file stays."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=indent), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

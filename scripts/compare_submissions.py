@@ -18,6 +18,9 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from project.data.categories import Categories, read_categories
+from project.data.checking.inspection import inspect_content
+from project.data.checking.pictures import Header
+from project.data.checking.report import in_one_line
 from project.errors import UserError, reports_user_errors
 from project.evaluation.bootstrap import interval, resampled_precision
 from project.evaluation.coco_metrics import evaluate_detections
@@ -68,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"A: {args.first}\nB: {args.second}\n")
     print(tabulate(rows, headers=["", *COLUMNS], tablefmt="simple", floatfmt=FORMATS))
     if args.bootstrap:
+        content = _as_evaluated(content, args.test_json)
         categories = read_categories(content, args.test_json)
         print(f"\n{_precision(content, submissions, categories, args.bootstrap)}")
     differing = comparison.differences_by_image()
@@ -80,6 +84,18 @@ def main(argv: list[str] | None = None) -> None:
         part = comparison.of_image(image_id)
         rows.append([file_names.get(image_id, image_id), *_row(part)[3:6]])
     print(tabulate(rows, headers=["image", *COLUMNS[3:6]], tablefmt="simple"))
+
+
+def _as_evaluated(content: dict, test_json: Path) -> dict:
+    """With annotations repaired, as the evaluator has them."""
+    sizes = {x["file_name"]: Header(x["width"], x["height"]) for x in content["images"]}
+    inspection = inspect_content(content, sizes)
+    if inspection.errors:
+        raise UserError(
+            f"{test_json}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py says"
+            " more"
+        )
+    return inspection.content
 
 
 def _precision(

@@ -147,8 +147,8 @@ class _Frames:
     """The first pictures of up to :data:`MAX_PICTURES` sources, evenly spread, read as needed."""
 
     def __init__(self, sources: list):
-        step = max(1, len(sources) // MAX_PICTURES)
-        self._sources = sources[::step][:MAX_PICTURES]
+        number = min(len(sources), MAX_PICTURES)
+        self._sources = [sources[i * len(sources) // number] for i in range(number)]
 
     def __len__(self) -> int:
         return len(self._sources)

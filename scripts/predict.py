@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     load = _load_onnx if is_exported(args.weights) else _load_checkpoint
     from tqdm import tqdm
 
-    from project.files import require_new_folder
+    from project.files import make_folder, require_new_folder
     from project.prediction.inputs import find_sources
     from project.prediction.outputs import PredictionWriter
 
@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.overwrite:
         require_new_folder(args.output)
     sources = find_sources(_names(args.paths), args.output)
+    make_folder(args.output, "--output")
     predictor = load(args)
     writer = PredictionWriter(
         args.output,

@@ -33,10 +33,11 @@ def main(argv: list[str] | None = None) -> None:
             for key, label in (("bbox", "box"), ("segm", "mask"))
             if key == "bbox" or key in results  # a model may have boxes only
         ]
+        dataset, iteration = results["dataset"], results["iteration"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no evaluation of this project: {error}") from error
-    trained = "" if results["iteration"] is None else f", after {results['iteration']} iterations"
-    print(f"{results['dataset']}{trained}, in percent:")
+    trained = "" if iteration is None else f", after {iteration} iterations"
+    print(f"{dataset}{trained}, in percent:")
     print(tabulate(rows, headers=["", *COLUMNS], floatfmt=".2f", missingval="-"))
 
 

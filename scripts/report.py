@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     require_detectron2()
-    from project.files import check_output_file
+    from project.files import check_output_file, write_text
     from project.report.page import render_report
     from project.report.runs import load_run
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or args.run / "report.html"
     check_output_file(output, args.overwrite)
     page = render_report(run, other, max_pictures=args.images, progress=sys.stderr.isatty())
-    output.write_text(page, encoding="utf-8")
+    write_text(page, output)
     print(f"{output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 

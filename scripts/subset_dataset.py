@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         if not 0 < size <= number:
             raise UserError(f"{size} pictures: {files.json_file} has {number}")
         check_output_file(output, args.overwrite)
-    order = stratified_order(classes_of_images(content), args.seed)
+    order = stratified_order(classes_of_images(content), args.seed, length=max(outputs))
     rows = []
     for size, output in outputs.items():
         part = part_of(content, set(order[:size]))

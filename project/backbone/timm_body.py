@@ -52,7 +52,7 @@ class TimmBody(Backbone):
         if norm == "SyncBN":
             self.body = convert_sync_batchnorm(self.body)
         info = self.body.feature_info
-        self._channels_last_output = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
+        self._channels_last_output = _gives_channels_last(self.body)
 
         frozen = _modules_to_freeze(name, self.body, info.module_name(), freeze_at)
         for module in frozen:
@@ -121,7 +121,47 @@ def _create_features(name: str) -> nn.Module:
         )
     # Where a stride is offered twice, the deepest feature is the one a detector uses.
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
-    return timm.create_model(name, features_only=True, out_indices=indices)
+    options = {"features_only": True, "out_indices": indices}
+    try:
+        # Swin, and what is like it, would take pictures of one size only.
+        body = timm.create_model(name, **options, strict_img_size=False)
+    except TypeError:  # other families have no such option
+        body = timm.create_model(name, **options)
+    _require_promised_shapes(name, body)
+    return body
+
+
+@torch.no_grad()
+def _require_promised_shapes(
+    name: str, body: nn.Module, height: int = 96, width: int = 160
+) -> None:
+    """Look at a picture with ``body``: some of timm's have other strides than they say.
+
+    Raises:
+        UserError: it cannot, or a feature has another shape.
+    """
+    try:
+        features = body.eval()(torch.zeros(1, 3, height, width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"MODEL.TIMM.NAME {name!r} cannot look at pictures of any size"
+            f" ({str(error).splitlines()[0]}); choose a convolutional model"
+        ) from error
+    body.train()
+    channels = body.feature_info.channels()
+    expected = [(c, height // s, width // s) for c, s in zip(channels, STRIDES, strict=True)]
+    found = [tuple(feature.shape[1:]) for feature in features]
+    if _gives_channels_last(body):
+        found = [(c, h, w) for h, w, c in found]
+    if found != expected:
+        raise UserError(
+            f"MODEL.TIMM.NAME {name!r} makes features of shapes {found} of {height} x {width}"
+            f" pixels; an FPN needs {expected}: choose another model"
+        )
+
+
+def _gives_channels_last(body: nn.Module) -> bool:
+    return str(getattr(body, "output_fmt", "")).endswith("NHWC")
 
 
 def _modules_to_freeze(

@@ -154,10 +154,11 @@ def has_annotations(files: DatasetFiles) -> bool:
 
 def require_polygons(files: DatasetFiles) -> None:
     """Raise :class:`UserError` if an object to train on has a mask that is no polygon."""
-    for annotation in read_coco_json(files.json_file).get("annotations", []):
-        if isinstance(annotation.get("segmentation"), dict) and not annotation.get("iscrowd"):
+    content = inspect_dataset(files.json_file, files.image_root).content  # what will be trained on
+    for annotation in content.get("annotations", []):
+        if isinstance(annotation["segmentation"], dict) and not annotation["iscrowd"]:
             raise UserError(
-                f"INPUT.MASK_FORMAT polygon: annotation {annotation.get('id')} of"
+                f"INPUT.MASK_FORMAT polygon: annotation {annotation['id']} of"
                 f" {files.json_file} is an RLE; set INPUT.MASK_FORMAT bitmask"
             )
 

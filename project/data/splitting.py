@@ -5,6 +5,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from project.errors import UserError
+
 
 def stratified_split(
     classes: Mapping[Hashable, Iterable[Hashable]],
@@ -26,9 +28,12 @@ def stratified_split(
 
     Returns:
         The chosen images.
+
+    Raises:
+        UserError: the seed is negative.
     """
     groups = _groups(list(classes), together)
-    groups = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    groups = [groups[i] for i in _permutation(len(groups), seed)]
     # None is a class that every image has, so that those without objects are shared out too.
     labels = [
         Counter(label for image in group for label in {*classes[image], None}) for group in groups
@@ -54,7 +59,9 @@ def stratified_split(
     return chosen
 
 
-def stratified_order(classes: Mapping[Hashable, Iterable[Hashable]], seed: int) -> list[Hashable]:
+def stratified_order(
+    classes: Mapping[Hashable, Iterable[Hashable]], seed: int, length: int
+) -> list[Hashable]:
     """Images in an order of which every beginning has each class in its share, nearly.
 
     Next is always the image whose classes the images before it lack most, in all.
@@ -62,22 +69,32 @@ def stratified_order(classes: Mapping[Hashable, Iterable[Hashable]], seed: int) 
     Args:
         classes: image -> the classes that it shows.
         seed: decides between images of equal classes.
+        length: how many are wanted.
+
+    Raises:
+        UserError: the seed is negative.
     """
     images = list(classes)
     labels = sorted({label for image in images for label in classes[image]}, key=str)
     shows = np.array([[label in set(classes[image]) for label in labels] for image in images])
     shows = shows.reshape(len(images), len(labels)).astype(float)
     shares = shows.mean(axis=0)
-    left = np.random.default_rng(seed).permutation(len(images))
+    left = _permutation(len(images), seed)
     order: list[int] = []
     counts = np.zeros(len(labels))
-    while len(left):
+    while len(left) and len(order) < length:
         lacks = (len(order) + 1) * shares - counts
         best = int(np.argmax(shows[left] @ lacks))
         order.append(left[best])
         counts += shows[left[best]]
         left = np.delete(left, best)
     return [images[index] for index in order]
+
+
+def _permutation(number: int, seed: int) -> np.ndarray:
+    if seed < 0:
+        raise UserError(f"--seed {seed}: choose 0 or more")
+    return np.random.default_rng(seed).permutation(number)
 
 
 def _groups(images: list, together: Sequence[tuple]) -> list[list]:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from project.data.checking.inspection import VOC_NAMES
+from project.data.reading import PILLOW_ERRORS
 from project.errors import UserError
 
 VOID = 255  # the border between objects, and what is too hard to tell
@@ -109,16 +110,22 @@ class VOCDevkit:
         """
         jpeg = self._read(f"JPEGImages/{name}.jpg")
         maps = [self._map(f"Segmentation{what}/{name}.png") for what in ("Object", "Class")]
-        with Image.open(io.BytesIO(jpeg)) as picture:
-            width, height = picture.size
+        try:
+            with Image.open(io.BytesIO(jpeg)) as picture:
+                width, height = picture.size
+        except PILLOW_ERRORS as error:
+            raise UserError(f"{self.path}: JPEGImages/{name}.jpg is damaged") from error
         if any(one.shape != (height, width) for one in maps):
             raise UserError(f"{self.path}: the maps of {name} are not {width} x {height}")
         return VOCPicture(name, jpeg, *maps)
 
     def _map(self, name: str) -> np.ndarray:
-        with Image.open(io.BytesIO(self._read(name))) as picture:
-            if picture.mode != "P":
-                raise UserError(
-                    f"{self.path}: {name} is no picture with a palette ({picture.mode})"
-                )
-            return np.asarray(picture)
+        content = io.BytesIO(self._read(name))
+        try:
+            with Image.open(content) as picture:
+                mode, pixels = picture.mode, np.asarray(picture)
+        except PILLOW_ERRORS as error:
+            raise UserError(f"{self.path}: {name} is damaged") from error
+        if mode != "P":
+            raise UserError(f"{self.path}: {name} is no picture with a palette ({mode})")
+        return pixels

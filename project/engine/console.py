@@ -6,6 +6,7 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from project.errors import UserError
+from project.files import make_folder
 
 LOGGERS = ("detectron2", "fvcore", "project")
 
@@ -33,8 +34,8 @@ def log_to_file(output_dir: str, rank: int = 0) -> None:
     log_to_console(rank)
     folder = Path(output_dir)
     path = folder / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
+    make_folder(folder, "OUTPUT_DIR")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {output_dir!r}: {error.strerror}") from error

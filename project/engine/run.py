@@ -48,7 +48,7 @@ from project.engine.values import require_sound_values
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
-from project.files import check_output_file
+from project.files import check_output_file, make_folder
 from project.runtime import is_exported
 
 logger = logging.getLogger(__name__)
@@ -336,10 +336,7 @@ def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
         path.unlink()
     if replaced:
         shutil.rmtree(output_dir / "inference", ignore_errors=True)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR {str(output_dir)!r}: {error.strerror}") from error
+    make_folder(output_dir, "OUTPUT_DIR")
     claim_for_job(cfg.OUTPUT_DIR)
 
 

@@ -130,7 +130,10 @@ def _find(path: str, output: Path | None) -> list[tuple[Path, str]]:
     matches = sorted(glob.glob(path, recursive=True))
     if not matches:
         raise UserError(f"{path}: there is no such file or folder, and nothing matches it")
-    return [item for match in matches for item in _find(match, output)]
+    found = [match for match in matches if os.path.isfile(match) or os.path.isdir(match)]
+    if not found:
+        raise UserError(f"{path}: that is no file or folder, or a link to nothing")
+    return [item for match in found for item in _find(match, output)]
 
 
 def _files_below(folder: str, output: Path | None) -> Iterator[Path]:

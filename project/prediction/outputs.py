@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from project.data.categories import Categories
 from project.errors import UserError
 from project.evaluation.coco_results import to_coco_results
-from project.files import write_json
+from project.files import make_folder, write_json
 from project.prediction.inputs import Source, require_utf8_name
 from project.runtime.detections import Detections
 from project.visualization.instances import draw_detections
@@ -58,7 +58,7 @@ class PredictionWriter:
         self._video: tuple[Source, cv2.VideoWriter] | None = None
 
     def __enter__(self) -> "PredictionWriter":
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         return self
 
     def __exit__(self, *exception) -> None:

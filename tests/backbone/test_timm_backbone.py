@@ -40,11 +40,26 @@ def test_strides_and_channels_for_inputs_of_any_size(name, size):
 
 
 def test_nhwc_bodies_come_out_as_nchw():
+    """And Swin looks at pictures of any size."""
     body = TimmBody("swin_tiny_patch4_window7_224", freeze_at=1).eval()
-    with torch.no_grad():
-        features = body(torch.zeros(1, 3, 224, 224))
-    assert [f.shape[1] for f in features.values()] == [96, 192, 384, 768]
-    assert [224 // f.shape[-1] for f in features.values()] == [4, 8, 16, 32]
+    for size in ((224, 224), (96, 160)):
+        with torch.no_grad():
+            features = body(torch.zeros(1, 3, *size))
+        assert [f.shape[1] for f in features.values()] == [96, 192, 384, 768]
+        for stride, feature in zip((4, 8, 16, 32), features.values(), strict=True):
+            assert feature.shape[-2:] == (size[0] // stride, size[1] // stride)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dla34", "makes features of shapes"),  # timm says 4, 8, 16, 32 of strides 2, 4, 8, 16
+        ("hiera_tiny_224", "cannot look at pictures of any size"),
+    ],
+)
+def test_a_body_that_does_not_keep_timms_promise_is_refused(name, message):
+    with torch.device("meta"), pytest.raises(UserError, match=f"{name}.*{message}"):
+        TimmBody(name)
 
 
 def test_resnest50_is_registered_and_ignores_the_timm_name():

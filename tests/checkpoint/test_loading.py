@@ -1,7 +1,9 @@
 """Weights of several formats: filled completely, or refused with a line that says why."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -74,6 +76,16 @@ def test_a_checkpoint_of_ours_fills_everything(tmp_path):
     report = load_weights(second, str(tmp_path / "a.pth"))
     assert report.unfilled == [] and report.left == {}
     assert all(torch.equal(a, second.state_dict()[n]) for n, a in first.state_dict().items())
+
+
+def test_threads_can_read_at_the_same_time(tmp_path):
+    """Files with numbers of numpy, as mmdetection writes them, were refused now and then."""
+    content = {"model": {"w": torch.zeros(1)}, "meta": {"lr": np.float64(0.1)}}
+    torch.save(content, tmp_path / "a.pth")
+    path = str(tmp_path / "a.pth")
+    with ThreadPoolExecutor(4) as pool:
+        contents = list(pool.map(read_checkpoint, [path] * 40))
+    assert {content["meta"]["lr"] for content in contents} == {0.1}
 
 
 def test_module_prefixes_of_data_parallel_are_taken_off(tmp_path):

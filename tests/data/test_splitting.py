@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from project.data.splitting import stratified_order, stratified_split
+from project.errors import UserError
 from scripts import split_dataset, subset_dataset
 
 IMAGES = st.dictionaries(
@@ -72,17 +73,27 @@ def test_the_program_splits_the_generated_set(generated_root, tmp_path, capsys):
     assert ended.value.code == 2 and "--overwrite" in capsys.readouterr().err
 
 
+def test_a_negative_seed_is_one_line():
+    for choose in (
+        lambda: stratified_split({1: "a"}, 0.5, -1),
+        lambda: stratified_order({}, -1, 1),
+    ):
+        with pytest.raises(UserError, match="--seed -1"):
+            choose()
+
+
 @given(IMAGES, st.integers(0, 5))
 def test_an_order_has_every_image_once_and_the_seed_decides(classes, seed):
-    order = stratified_order(classes, seed)
+    order = stratified_order(classes, seed, len(classes))
     assert sorted(order) == sorted(classes)
-    assert order == stratified_order(classes, seed)
+    assert order == stratified_order(classes, seed, len(classes))
+    assert order[:2] == stratified_order(classes, seed, 2)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 5))
 def test_each_class_has_its_share_of_every_beginning(sizes, seed):
     classes = {(k, i): {k} for k, size in enumerate(sizes) for i in range(size)}
-    order = stratified_order(classes, seed)
+    order = stratified_order(classes, seed, len(classes))
     for end in range(1, len(order) + 1):
         for k, size in enumerate(sizes):
             number = sum(image[0] == k for image in order[:end])

@@ -110,6 +110,9 @@ def damage(kit: Path, what: str) -> list[str]:
         (kit / "ImageSets/Segmentation").rename(kit / "lists")
     elif what == "the palette":
         Image.new("RGB", (90, 62)).save(kit / "SegmentationClass/2007_000002.png")
+    elif what == "half a map":
+        path = kit / "SegmentationClass/2007_000002.png"
+        path.write_bytes(path.read_bytes()[:-60])
     elif what == "the size":
         Image.new("RGB", (9, 9)).save(kit / "JPEGImages/2007_000002.jpg")
     return ["--test-set", "train"] if what == "common pictures" else []
@@ -119,6 +122,7 @@ def damage(kit: Path, what: str) -> list[str]:
     ("what", "message"),
     [
         ("a map", "SegmentationObject/2007_000002.png is missing"),
+        ("half a map", "SegmentationClass/2007_000002.png is damaged"),
         ("the lists", "name one VOC kit"),
         ("the palette", "no picture with a palette"),
         ("the size", "the maps of 2007_000002 are not 9 x 9"),

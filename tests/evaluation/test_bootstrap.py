@@ -1,5 +1,6 @@
 """The bootstrap draws pictures with what belongs to them, and both sides on the same draws."""
 
+import copy
 import json
 
 import numpy as np
@@ -41,6 +42,25 @@ def test_draws_differ_and_are_around_the_value(truth):
 def test_the_interval_leaves_out_what_is_no_number():
     values = np.array([*range(101), np.nan])
     assert interval(values, 0.9) == pytest.approx((5.0, 95.0))
+
+
+def test_annotations_are_repaired_as_the_evaluator_repairs_them(truth, tmp_path, capsys):
+    """Polygons given as pairs of numbers were no objects."""
+    content, perfect, _ = copy.deepcopy(truth)
+    changed = next(a for a in content["annotations"] if isinstance(a["segmentation"], list))
+    (first, *_) = changed["segmentation"]
+    changed["segmentation"] = [[x, y] for x, y in zip(first[::2], first[1::2], strict=True)]
+    paths = [tmp_path / "truth.json", tmp_path / "a.json"]
+    for path, value in zip(paths, (content, perfect), strict=True):
+        path.write_text(json.dumps(value))
+    arguments = [str(paths[1]), str(paths[1]), "--bootstrap", "2", "--test-json", str(paths[0])]
+    compare_submissions.main(arguments)
+    assert "100.00 to 100.00" in capsys.readouterr().out
+    changed["segmentation"] = None
+    paths[0].write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="2"):
+        compare_submissions.main(arguments)
+    assert "truth.json: 1 x mask-" in capsys.readouterr().err
 
 
 def test_the_program_prints_the_difference(truth, generated_root, tmp_path, capsys):

@@ -89,6 +89,7 @@ def test_frames_are_read_when_they_are_looked_at_and_as_often(monkeypatch):
     assert len(frames) == 3 and not read
     assert next(iter(frames)) == 0 and read == [0]
     assert list(frames) == list(frames) == [0, 2, 4]
+    assert list(export_model._Frames([Video(number) for number in range(5)])) == [0, 1, 3]
 
 
 @pytest.mark.slow

@@ -45,6 +45,16 @@ def test_every_large_depthwise_convolution_and_no_other_is_changed(bodies):
     assert large
 
 
+def test_the_first_trained_layer_behind_a_frozen_stem_is_fast_too(bodies):
+    conv = next(m for m in bodies[1].modules() if getattr(m, "kernel_size", None) == (5, 5))
+    x = torch.randn(1, conv.in_channels, 9, 11)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv(x)
+        with torch.no_grad():
+            left_alone = conv(x)
+    assert torch.equal(found, conv(x).bfloat16()) and not torch.equal(found, left_alone)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_in_mixed_precision_are_those_of_float32(bodies, stride):
     conv = next(

@@ -51,6 +51,19 @@ def test_with_flips_a_flipped_picture_has_flipped_objects(seeded_checkpoint, pic
         assert differing.mean() < 0.01
 
 
+def test_after_an_error_the_next_picture_has_masks(seeded_checkpoint, picture, monkeypatch):
+    """Such as one that the memory is too small for."""
+    predictor = augmented(seeded_checkpoint, "TEST.AUG.SCALES", "(1.0,)")
+    expected = predictor(picture)
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor.model.model.roi_heads, "_forward_box", None)
+        with pytest.raises(TypeError):
+            predictor(picture)
+    found = predictor(picture)
+    assert np.array_equal(found.scores, expected.scores)
+    assert np.array_equal(np.asarray(found.masks), np.asarray(expected.masks))
+
+
 def test_a_picture_of_which_a_size_leaves_nothing_is_one_line(seeded_checkpoint):
     picture = np.zeros((1, 200, 3), dtype=np.uint8)
     sizes = ("INPUT.MIN_SIZE_TEST", "96", "INPUT.MAX_SIZE_TEST", "150", "TEST.AUG.FLIP", "False")

@@ -229,6 +229,16 @@ def test_a_folder_is_searched_behind_links_but_for_what_was_written_there(tmp_pa
     assert [source.name for source in find_sources([str(output)], output)] == ["pictures/x"]
 
 
+def test_a_link_to_nothing_is_one_line_and_left_out_of_a_pattern(tmp_path):
+    dead = tmp_path / "dead.jpg"
+    dead.symlink_to(tmp_path / "nowhere.jpg")
+    for path in (str(dead), "/dev/null"):
+        with pytest.raises(UserError, match="no file or folder"):
+            find_sources([path])
+    (tmp_path / "a.jpg").write_bytes(b"")
+    assert [x.path for x in find_sources([f"{tmp_path}/*.jpg"])] == [tmp_path / "a.jpg"]
+
+
 @pytest.mark.parametrize("paths", [["nowhere"], ["*.nothing"], []])
 def test_nothing_to_look_at_is_one_line(paths, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -237,6 +247,17 @@ def test_nothing_to_look_at_is_one_line(paths, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no pictures in that folder"):
         find_sources(["empty"])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, pictures, capsys, overwrite):
+    """Before the model, which is not there, is looked at."""
+    (tmp_path / "file").write_text("mine")
+    options = ["--overwrite"] * overwrite
+    arguments = ["--weights", "none.pth", "--output", str(tmp_path / "file/x"), str(pictures)]
+    with pytest.raises(SystemExit, match="2"):
+        predict.main([*arguments, *options])
+    assert "--output" in capsys.readouterr().err
 
 
 def test_a_folder_with_files_stays(seeded_checkpoint, pictures, tmp_path, capsys):

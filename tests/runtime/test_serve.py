@@ -23,7 +23,7 @@ def serve():
 
 @pytest.fixture(scope="module")
 def server(serve, exported):
-    server = serve.make_server(str(exported), 0, score_threshold=0.1)
+    server = serve.Server(str(exported), 0, score_threshold=0.1)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -57,4 +57,13 @@ def test_what_is_no_picture_or_too_large_is_refused(server, serve, monkeypatch):
     assert post(server, b"")[0] == 400
     monkeypatch.setattr(serve, "MAX_BYTES", 100)
     assert post(server, b"x" * 101)[0] == 413
-    assert post(server, b"", **{"Content-Length": "many"})[0] == 411
+    for length in ("many", "²", "-1", 5000 * "9", "0000000000999999999"):
+        assert post(server, b"", **{"Content-Length": length})[0] == 413
+
+
+@pytest.mark.parametrize("shape", [(2, 3000), (5000, 1)])
+def test_what_the_model_cannot_take_is_refused_too(server, shape):
+    """It was answered with 200, and nothing."""
+    content = cv2.imencode(".png", np.zeros((*shape, 3), np.uint8))[1].tobytes()
+    status, body = post(server, content)
+    assert status == 400 and b"cannot be used" in body

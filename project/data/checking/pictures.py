@@ -214,6 +214,7 @@ def difference_hash(path: Path) -> int:
     """
     try:
         with Image.open(path) as picture:
+            picture.draft("L", (72, 64))  # a JPEG need not be decoded in full
             thumbnail = picture.convert("L").resize((9, 8), Image.Resampling.BOX)
     except PILLOW_ERRORS as error:
         raise UserError(

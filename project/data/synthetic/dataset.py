@@ -44,7 +44,8 @@ def generate_dataset(
     marker = root / "generator.json"
     if _is_complete(root, marker, recipe):
         return
-    if (root / "pascal_train.json").exists() or (root / "test.json").exists():
+    files = ("pascal_train.json", "test.json", "test_annotations.json")
+    if any((root / name).exists() for name in files):
         if not overwrite:
             raise UserError(
                 f"{root} holds another data set, or one that lost files;"
