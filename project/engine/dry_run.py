@@ -107,7 +107,7 @@ def dry_run(cfg: CfgNode) -> Forecast:
         memory=memory,
         memory_of_device=of_device,
         checkpoint=size,
-        checkpoints=_number_of_checkpoints(cfg),
+        checkpoints=number_of_checkpoints(cfg),
         disk_free=shutil.disk_usage(_existing(output_dir)).free,
     )
     logger.info(f"Nothing was trained. The whole run:\n{forecast.summary()}")
@@ -170,14 +170,20 @@ def _finish(cfg: CfgNode) -> None:
         torch.cuda.synchronize()
 
 
-def _number_of_checkpoints(cfg: CfgNode) -> int:
-    keep = cfg.SOLVER.CHECKPOINT_KEEP
-    made = math.ceil(cfg.SOLVER.MAX_ITER / (cfg.SOLVER.CHECKPOINT_PERIOD or cfg.SOLVER.MAX_ITER))
-    kept = made if keep.LAST <= 0 else keep.LAST + keep.BEST
-    if keep.EVERY:
-        kept += cfg.SOLVER.MAX_ITER // keep.EVERY
-    # The last one made is model_final.pth, which always stays; best.pth comes with an evaluation.
-    return min(made - 1, kept) + 1 + (1 if len(cfg.DATASETS.TEST) else 0)
+def number_of_checkpoints(cfg: CfgNode) -> int:
+    """How many files of weights a finished run leaves, with its schedule in iterations."""
+    keep, evaluates = cfg.SOLVER.CHECKPOINT_KEEP, len(cfg.DATASETS.TEST) > 0
+    periods = [cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD if evaluates else 0]
+    made = sum(
+        any(period > 0 and done % period == 0 for period in periods)
+        for done in range(1, cfg.SOLVER.MAX_ITER)
+    )
+    kept = made
+    if keep.LAST > 0:
+        every = cfg.SOLVER.MAX_ITER // keep.EVERY if keep.EVERY else 0
+        kept = min(made, keep.LAST + keep.BEST + every)
+    # model_final.pth always stays; best.pth comes with an evaluation.
+    return kept + 1 + evaluates
 
 
 def _existing(path: Path) -> Path:

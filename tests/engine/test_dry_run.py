@@ -5,7 +5,7 @@ import json
 import pytest
 
 import train_net
-from project.engine.dry_run import Forecast, dry_run, logger
+from project.engine.dry_run import Forecast, dry_run, logger, number_of_checkpoints
 from tests.helpers import SMALL_CONFIG, load_small_config
 
 
@@ -42,6 +42,19 @@ def test_the_numbers_follow_from_the_recipe(small_opts):
     cfg.DATASETS.TEST = ()
     untested = dry_run(cfg)
     assert (untested.checkpoints, untested.tests, untested.seconds_of_a_test) == (6, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "checkpoint_period", "eval_period", "last", "number"),
+    [(1500, 5000, 100, 3, 5), (1500, 500, 100, 0, 16), (600, 5000, 25, 0, 25), (9, 5000, 0, 3, 2)],
+)
+def test_evaluations_leave_checkpoints_too(
+    small_opts, iterations, checkpoint_period, eval_period, last, number
+):
+    cfg = load_small_config(small_opts)
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = iterations, checkpoint_period
+    cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_KEEP.LAST = eval_period, last
+    assert cfg.DATASETS.TEST and number_of_checkpoints(cfg) == number
 
 
 def test_time_and_disk_are_added_up():
