@@ -28,6 +28,7 @@ COLUMNS = {
     "mask AP": ("segm", "AP"),
     "mask AP50": ("segm", "AP50"),
 }
+Curves = dict[str, dict[int, list[float]]]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--learning-curves",
         type=Path,
         metavar="FILE",
-        help="draw mask AP over pictures: .svg, .png",
+        help="draw AP over pictures: .svg, .png",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     return parser
@@ -104,40 +105,46 @@ def _minutes(run: Path) -> float | None:
     return pictures / record["images_per_second"] / 60
 
 
-def _learning_curves(experiments: dict[str, dict[Path, dict]]) -> dict[str, dict[int, list[float]]]:
-    """Name without its number -> number of pictures -> mask AP of each seed.
+def _learning_curves(experiments: dict[str, dict[Path, dict]]) -> dict[str, Curves]:
+    """Column -> name without its number -> number of pictures -> the AP of each seed.
 
     Raises:
         UserError: no name has two numbers.
     """
-    curves: dict[str, dict[int, list[float]]] = defaultdict(dict)
-    for name, runs in experiments.items():
-        if match := re.fullmatch(r"(.+)_(\d+)", name):
-            values = [e["segm"]["AP"] for e in runs.values() if "segm" in e]
-            if values:
+    columns = {}
+    for column in ("box AP", "mask AP"):
+        task, metric = COLUMNS[column]
+        curves: Curves = defaultdict(dict)
+        for name, runs in experiments.items():
+            values = [e[task][metric] for e in runs.values() if task in e]
+            match = re.fullmatch(r"(.+)_(\d+)", name)
+            if match and values:
                 curves[match[1]][int(match[2])] = values
-    curves = {name: dict(sorted(points.items())) for name, points in curves.items()}
-    if not any(len(points) > 1 for points in curves.values()):
+        columns[column] = {name: dict(sorted(points.items())) for name, points in curves.items()}
+    if not any(len(points) > 1 for points in columns["box AP"].values()):
         raise UserError("--learning-curves: no two finished rows are named NAME_30, NAME_60, say")
-    return curves
+    return {column: curves for column, curves in columns.items() if curves}
 
 
-def _draw(curves: dict[str, dict[int, list[float]]], path: Path) -> None:
+def _draw(columns: dict[str, Curves], path: Path) -> None:
     # Here, for the table does not need it and would wait for it.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5, 3.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="training pictures", ylabel="mask AP", xscale="log")
-    for name, points in curves.items():
-        (line,) = axes.plot([*points], [mean(values) for values in points.values()], label=name)
-        for number, values in points.items():
-            axes.plot([number] * len(values), values, "o", color=line.get_color(), markersize=4)
-    numbers = sorted({number for points in curves.values() for number in points})
-    axes.set_xticks(numbers, map(str, numbers))
-    axes.set_xticks([], minor=True)
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for place, (column, curves) in enumerate(columns.items(), start=1):
+        axes = figure.add_subplot(
+            1, len(columns), place, xlabel="training pictures", ylabel=column, xscale="log"
+        )
+        for name, points in curves.items():
+            (line,) = axes.plot([*points], [mean(values) for values in points.values()], label=name)
+            for number, values in points.items():
+                axes.plot([number] * len(values), values, "o", color=line.get_color(), markersize=4)
+        numbers = sorted({number for points in curves.values() for number in points})
+        axes.set_xticks(numbers, map(str, numbers))
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -80,7 +80,7 @@ def test_learning_curves_are_drawn_through_rows_with_numbers(tmp_path, capsys):
     picture = plot.read_text()
     # matplotlib writes each text, which it draws as paths, in a comment too.
     texts = set(re.findall(r"<!-- (.+?) -->", picture))
-    assert texts >= {"ours", "stock", "30", "120", "training pictures", "mask AP"}
+    assert texts >= {"ours", "stock", "30", "120", "training pictures", "box AP", "mask AP"}
     assert not texts & {"recipe", "60"}
     with pytest.raises(SystemExit, match="2"):
         print_experiments.main([str(output), "--learning-curves", str(plot)])
