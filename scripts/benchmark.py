@@ -27,7 +27,7 @@ from project.dependencies import require_detectron2
 from project.errors import UserError, reports_user_errors
 
 GENERATED = 100  # pictures
-ENLARGED = 20  # pictures, of some megabytes each
+ENLARGED = 6  # pictures, of some megabytes each
 
 
 def build_parser() -> argparse.ArgumentParser:

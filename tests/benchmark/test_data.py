@@ -47,7 +47,7 @@ def test_enlarged_pictures_show_the_same(generated_root, small_opts, tmp_path, c
         assert big["bbox"] == [3 * x for x in small["bbox"]]
     arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG), "--rounds", "1"]
     benchmark.main(["data", *arguments, "--enlarge", "3", "INPUT.MIN_SIZE_TRAIN", "(96,)"])
-    assert "12 pictures; resized alike" in capsys.readouterr().out
+    assert "6 pictures; resized alike" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changed", ["image", "gt_boxes", "gt_classes", "gt_masks", "number"])
