@@ -116,9 +116,10 @@ class InstanceMapper:
         if self.mask_format is not None:
             masks = np.zeros((len(annotations), height, width), dtype=bool)
             rows, columns, others = index_maps(transforms.transforms, *file_hw)
+            others = T.TransformList(others)
             for target, annotation in zip(masks, annotations, strict=True):
                 mask = decode_segmentation_at(annotation["segmentation"], *file_hw, rows, columns)
-                target[:] = T.TransformList(others).apply_segmentation(mask.view(np.uint8))
+                target[:] = others.apply_segmentation(mask.view(np.uint8))
             if self.boxes_from_masks:
                 boxes = mask_boxes(masks)
             is_left &= masks.any(axis=(1, 2))
