@@ -13,8 +13,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
 from project.data.augmentation import build_augmentations, largest_sides
+from project.data.partial_decoding import decode_segmentation_at
 from project.data.reading import read_image
-from project.data.segmentation import decode_segmentation_at
 from project.data.transforms import index_maps, seen_from
 from project.errors import UserError, require_choice
 

@@ -7,7 +7,8 @@ from detectron2.data import transforms as T
 from hypothesis import given
 from hypothesis import strategies as st
 
-from project.data.segmentation import compressed_rle, decode_segmentation_at, uncompressed_rle
+from project.data.partial_decoding import decode_segmentation_at
+from project.data.segmentation import compressed_rle, uncompressed_rle
 from project.data.synthetic import render_scene
 from project.data.transforms import HFlipTransform, ResizeTransform, WithOpenCV, index_maps
 
