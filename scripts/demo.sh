@@ -17,9 +17,10 @@ step() { echo; echo "demo: $*"; }
 step "generating pictures in $data"
 "$python" scripts/generate_dataset.py "$data" --train 800 --test 100 --seed 0 --overwrite
 
+# Mixed precision is bfloat16 on machines that compute with it, and float32 on others.
 step "training on them, then evaluating on pictures with other backgrounds"
 "$python" train_net.py --overwrite --config-file "$config" \
-  DATASETS.ROOT "$data" OUTPUT_DIR "$output" SEED 1
+  DATASETS.ROOT "$data" OUTPUT_DIR "$output" SEED 1 SOLVER.AMP.ENABLED True
 
 step "writing the submission file for the test set, which has no annotations"
 "$python" train_net.py --eval-only --overwrite --format-only "$output/submission.json" \
