@@ -142,8 +142,9 @@ def require_divisible_batch(cfg: CfgNode, num_processes: int) -> None:
     parts = num_processes * accumulate
     if batch_size < 1 or parts < 1 or batch_size % parts:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch_size} is the total over {num_processes} process(es) and"
-            f" SOLVER.ACCUMULATE {accumulate} part(s); choose a multiple of {max(parts, 1)}, and"
+            f"SOLVER.IMS_PER_BATCH {batch_size} is the total over {num_processes} process(es)"
+            f" (--num-gpus, or SOLVER.REFERENCE_WORLD_SIZE) and SOLVER.ACCUMULATE {accumulate}"
+            f" part(s); choose a multiple of {max(parts, 1)}, and"
             " SOLVER.BASE_LR in proportion"
         )
 

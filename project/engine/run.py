@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,13 +31,12 @@ from project.data.datasets import (
     resolve_categories,
     sets_with_annotations,
 )
-from project.data.loading import build_train_loader, require_divisible_batch
+from project.data.loading import require_divisible_batch
 from project.data.mapper import build_mapper
 from project.engine.console import log_to_console, log_to_file
-from project.engine.dry_run import dry_run, rehearsed
+from project.engine.dry_run import dry_run
+from project.engine.output_dir import claim_output_dir, files_to_replace
 from project.engine.run_record import (
-    CLAIM,
-    claim_for_job,
     is_claimed,
     is_finished,
     outlives_its_processes,
@@ -48,7 +46,7 @@ from project.engine.values import require_sound_values
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
-from project.files import check_output_file, make_folder
+from project.files import check_output_file
 from project.runtime import is_exported
 
 logger = logging.getLogger(__name__)
@@ -110,8 +108,8 @@ def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
     else:
         require_sound_values(cfg)
         build_mapper(cfg, is_train=True)  # for what it refuses
-        if not cfg.SOLVER.REFERENCE_WORLD_SIZE:  # else the batch grows with the processes
-            require_divisible_batch(cfg, num_processes)
+        # With a reference, the batch grows with the processes.
+        require_divisible_batch(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or num_processes)
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name)
             _require_sound(cfg, name)
@@ -125,9 +123,9 @@ def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
     register_datasets(cfg, categories)
     if not job.eval_only:
         _require_best_metric(cfg, categories)
-        replaced = _files_to_replace(cfg, job)
+        replaced = files_to_replace(cfg, resume=job.resume, overwrite=job.overwrite)
         if not job.dry_run:
-            _claim_output_dir(cfg, replaced)
+            claim_output_dir(cfg, replaced)
 
 
 def prepare_and_run(cfg: CfgNode, job: Job) -> None:
@@ -293,60 +291,6 @@ def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
             " of the training set aside)"
         )
     return usable
-
-
-_CHECKPOINTS = ("model_" + 7 * "[0-9]" + ".pth", "model_final.pth", "best.pth")
-_RUN_FILES = (
-    *(*_CHECKPOINTS, "*.pth.tmp", "latest.pth", "last_checkpoint", "config.yaml"),
-    *("metrics.json", "run.json", "events.out.tfevents.*", "log.txt*", "evaluation*.json", CLAIM),
-)
-
-
-def _files_to_replace(cfg: CfgNode, job: Job) -> list[Path]:
-    """The files of a run in ``OUTPUT_DIR`` that is to be replaced; mixing two runs is refused."""
-    output_dir = Path(cfg.OUTPUT_DIR)
-    metrics = output_dir / "metrics.json"  # it is empty if the first iteration was not reached
-    holds_run = (metrics.exists() and metrics.stat().st_size > 0) or any(
-        path for pattern in (*_CHECKPOINTS, "last_checkpoint") for path in output_dir.glob(pattern)
-    )
-    if not holds_run or job.resume:
-        return []
-    if not job.overwrite:
-        raise UserError(
-            f"OUTPUT_DIR {str(output_dir)!r} already holds a run; add --resume to go on with it,"
-            " --overwrite to replace it, or OUTPUT_DIR OTHER at the end of the command"
-        )
-    replaced = [path for pattern in _RUN_FILES for path in output_dir.glob(pattern)]
-    if cfg.MODEL.WEIGHTS:
-        weights = Path(find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)).resolve()
-        if weights in [path.resolve() for path in replaced]:
-            raise UserError(
-                f"--overwrite would delete MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, which training is to"
-                " start from; choose another OUTPUT_DIR"
-            )
-    return replaced
-
-
-def _claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
-    """Make the run's directory, without the files of the run before."""
-    output_dir = Path(cfg.OUTPUT_DIR)
-    if replaced:
-        _require_trainer(cfg)
-    for path in replaced:
-        path.unlink()
-    if replaced:
-        shutil.rmtree(output_dir / "inference", ignore_errors=True)
-    make_folder(output_dir, "OUTPUT_DIR")
-    claim_for_job(cfg.OUTPUT_DIR)
-
-
-def _require_trainer(cfg: CfgNode) -> None:
-    """Build all that trains, and fill the model, once, for what that refuses."""
-    cfg = cfg.clone()
-    cfg.MODEL.DEVICE = "cpu"  # processes that are started after this one need its GPU
-    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # of them, this one alone is here
-    with rehearsed(cfg) as trainer:
-        build_train_loader(trainer.cfg, trainer.records, seed=0)
 
 
 def _filled_model(cfg: CfgNode) -> tuple[nn.Module, dict]:

@@ -38,7 +38,6 @@ REGISTRIES = {
 }
 AT_LEAST = {
     "SOLVER.BASE_LR": math.ulp(0),
-    "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.WARMUP_ITERS": 0,
     "SOLVER.CHECKPOINT_KEEP.BEST": 0,
     "DATALOADER.NUM_WORKERS": 0,
@@ -62,12 +61,6 @@ def require_sound_values(cfg: CfgNode) -> None:
             raise UserError(f"{key} is {value!r}; choose a number, {which}")
     if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
         raise UserError(f"SOLVER.STEPS {cfg.SOLVER.STEPS}: give the iterations in ascending order")
-    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference and cfg.SOLVER.IMS_PER_BATCH % reference:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of"
-            f" SOLVER.REFERENCE_WORLD_SIZE {reference}, the processes that it is shared by"
-        )
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN names no data set")
 

@@ -1,0 +1,83 @@
+"""The directory of a run: what is in it, and when that may be replaced."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from project.checkpoint.reading import find_weights, periodic_checkpoints
+from project.data.loading import build_train_loader
+from project.engine.dry_run import rehearsed
+from project.engine.run_record import CLAIM, claim_for_job
+from project.errors import UserError
+from project.files import make_folder
+
+# Beside the periodic checkpoints.
+_CHECKPOINTS = ("model_final.pth", "best.pth", "last_checkpoint")
+_RUN_FILES = (
+    *(*_CHECKPOINTS, "*.pth.tmp", "latest.pth", "config.yaml", "metrics.json", "run.json"),
+    *("events.out.tfevents.*", "log.txt*", "evaluation*.json", CLAIM),
+)
+
+
+def files_to_replace(cfg: CfgNode, *, resume: bool, overwrite: bool) -> list[Path]:
+    """The files of a run in ``OUTPUT_DIR`` that is to be replaced; mixing two runs is refused.
+
+    Args:
+        resume: the run that is there goes on.
+        overwrite: it may be replaced.
+
+    Raises:
+        UserError: it may not, or training is to start from one of its files.
+    """
+    output_dir = Path(cfg.OUTPUT_DIR)
+    metrics = output_dir / "metrics.json"  # it is empty if the first iteration was not reached
+    periodic = periodic_checkpoints(output_dir)
+    holds_run = (
+        (metrics.exists() and metrics.stat().st_size > 0)
+        or len(periodic) > 0
+        or any((output_dir / name).exists() for name in _CHECKPOINTS)
+    )
+    if not holds_run or resume:
+        return []
+    if not overwrite:
+        raise UserError(
+            f"OUTPUT_DIR {str(output_dir)!r} already holds a run; add --resume to go on with it,"
+            " --overwrite to replace it, or OUTPUT_DIR OTHER at the end of the command"
+        )
+    replaced = [*periodic, *(path for name in _RUN_FILES for path in output_dir.glob(name))]
+    if cfg.MODEL.WEIGHTS:
+        weights = Path(find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)).resolve()
+        if weights in [path.resolve() for path in replaced]:
+            raise UserError(
+                f"--overwrite would delete MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, which training is to"
+                " start from; choose another OUTPUT_DIR"
+            )
+    return replaced
+
+
+def claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
+    """Make the run's directory, without the files of the run before.
+
+    Raises:
+        UserError: the directory cannot be made, or the new run could not begin: nothing is deleted.
+    """
+    output_dir = Path(cfg.OUTPUT_DIR)
+    if replaced:
+        _require_trainer(cfg)
+    for path in replaced:
+        path.unlink()
+    if replaced:
+        shutil.rmtree(output_dir / "inference", ignore_errors=True)
+    make_folder(output_dir, "OUTPUT_DIR")
+    claim_for_job(cfg.OUTPUT_DIR)
+
+
+def _require_trainer(cfg: CfgNode) -> None:
+    """Build all that trains, and fill the model, once, for what that refuses."""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"  # processes that are started after this one need its GPU
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # of them, this one alone is here
+    with rehearsed(cfg) as trainer:
+        build_train_loader(trainer.cfg, trainer.records, seed=0)
