@@ -20,7 +20,7 @@ from tqdm import tqdm
 from project.data.categories import Categories, read_categories
 from project.data.checking.inspection import inspect_content
 from project.data.checking.pictures import Header
-from project.data.checking.report import in_one_line
+from project.data.checking.report import require_no_errors
 from project.errors import UserError, reports_user_errors
 from project.evaluation.bootstrap import interval, resampled_precision
 from project.evaluation.coco_metrics import evaluate_detections
@@ -90,11 +90,7 @@ def _as_evaluated(content: dict, test_json: Path) -> dict:
     """With annotations repaired, as the evaluator has them."""
     sizes = {x["file_name"]: Header(x["width"], x["height"]) for x in content["images"]}
     inspection = inspect_content(content, sizes)
-    if inspection.errors:
-        raise UserError(
-            f"{test_json}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py says"
-            " more"
-        )
+    require_no_errors(inspection, test_json)
     return inspection.content
 
 

@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         found, outside = picture.objects(height, width)
         objects += [(number, *item) for item in found]
-        left_out.update({"object without a pixel in the picture": outside} if outside else {})
+        if outside:
+            left_out["object without a pixel in the picture"] += outside
     labels = sorted({label for _, label, _ in objects})
     if not labels:
         raise UserError(f"{args.folder}: no picture has an object")

@@ -17,9 +17,11 @@ from tabulate import tabulate
 from project.benchmark.timing import OURS, STOCK, Spread, one_core, ratio, take_turns
 from project.data.loading import build_training_mapper
 from project.data.mapper import build_mapper
+from project.data.reading import read_image
 from project.data.segmentation import compressed_rle, decode_segmentation
 from project.errors import UserError, require_choice
 from project.seeding import seeded
+from project.visualization.writing import write_picture
 
 # What of a mapper's time is spent where: (file, function) -> name of the step.
 _STEPS = {
@@ -117,10 +119,10 @@ def benchmark_data(cfg: CfgNode, records: Sequence[dict], rounds: int) -> DataBe
 
 def enlarged(record: Mapping, factor: int, folder: Path) -> dict:
     """A record of the same picture with ``factor`` times as many pixels a side, as a JPEG."""
-    image = cv2.imread(record["file_name"])
+    image = read_image(record["file_name"])
     height, width = (factor * side for side in image.shape[:2])
     path = folder / f"{Path(record['file_name']).stem}.jpg"
-    cv2.imwrite(str(path), cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
+    write_picture(path, cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
     annotations = []
     for annotation in record["annotations"]:
         segmentation = annotation["segmentation"]

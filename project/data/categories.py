@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from project.errors import UserError
-
 
 @dataclass(frozen=True)
 class Categories:
@@ -70,14 +68,12 @@ def read_categories(coco_json: Mapping, source: Path, *, skip_bad: bool = False)
     """
     # Here, because whoever runs an exported model need not have what the checks do.
     from project.data.checking.inspection import inspect_content
-    from project.data.checking.report import in_one_line
+    from project.data.checking.report import require_no_errors
 
     if not coco_json.get("categories"):
         return Categories((), ())
     content = {"categories": coco_json["categories"], "images": []}
     inspection = inspect_content(content, {})
-    if inspection.errors and not skip_bad:
-        raise UserError(
-            f"{source}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py says more"
-        )
+    if not skip_bad:
+        require_no_errors(inspection, source)
     return Categories.from_mapping({c["id"]: c["name"] for c in inspection.content["categories"]})

@@ -83,7 +83,6 @@ class InstanceMapper:
             sizes = file_hw, inputs.image.shape[:2]
             if image.shape[:2] != file_hw:
                 transforms = seen_from(transforms.transforms, image.shape[:2], file_hw)
-                transforms = T.TransformList(transforms)
             if self.mask_format == "polygon":
                 result["instances"] = _polygon_instances(annotations, transforms, sizes[1])
             else:

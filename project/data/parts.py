@@ -3,7 +3,7 @@
 from collections.abc import Container
 from pathlib import Path
 
-from project.data.checking.report import in_one_line
+from project.data.checking.report import require_no_errors
 from project.data.coco_json import inspect_dataset
 from project.data.layout import DatasetFiles, tiny_voc_files
 from project.errors import UserError
@@ -19,11 +19,7 @@ def training_set(root: Path) -> tuple[DatasetFiles, dict]:
     if not files.json_file.is_file() or not files.image_root.is_dir():
         raise UserError(f"{root} has no {files.json_file.name} with {files.image_root.name}/")
     inspection = inspect_dataset(files.json_file, files.image_root, progress=True)
-    if inspection.errors:
-        raise UserError(
-            f"{files.json_file}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py"
-            " says more"
-        )
+    require_no_errors(inspection, files.json_file)
     return files, inspection.content
 
 

@@ -61,7 +61,7 @@ _KEEPS_PLACES = (T.ColorTransform, T.BlendTransform, T.NoOpTransform)
 
 def seen_from(
     transforms: Sequence[T.Transform], image_hw: tuple[int, int], file_hw: tuple[int, int]
-) -> list[T.Transform]:
+) -> T.TransformList:
     """Transforms of a picture that was decoded smaller, for the coordinates of its file.
 
     Args:
@@ -75,7 +75,7 @@ def seen_from(
         # In one go, so that masks are given the nearest pixel of the file.
         resize = kept.pop(0)
         new_hw = resize.new_h, resize.new_w
-    return [T.ResizeTransform(*file_hw, *new_hw), *kept]
+    return T.TransformList([T.ResizeTransform(*file_hw, *new_hw), *kept])
 
 
 def index_maps(

@@ -76,7 +76,7 @@ def test_the_program_splits_the_generated_set(generated_root, tmp_path, capsys):
 def test_a_negative_seed_is_one_line():
     for choose in (
         lambda: stratified_split({1: "a"}, 0.5, -1),
-        lambda: stratified_order({}, -1, 1),
+        lambda: stratified_order({1: "a"}, -1, 1),
     ):
         with pytest.raises(UserError, match="--seed -1"):
             choose()

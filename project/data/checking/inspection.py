@@ -1,11 +1,18 @@
 """Check a COCO JSON, and make of it what can be used."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
 from project.data.checking.boxes import inspect_area, inspect_box
+from project.data.checking.ids import (
+    FreshIds,
+    ambiguous_ids,
+    as_number,
+    is_integer,
+    readings,
+)
 from project.data.checking.masks import InspectedMask, inspect_mask
 from project.data.checking.pictures import Header
 from project.data.checking.problems import Problem, Severity
@@ -58,10 +65,8 @@ class _Inspector:
     def run(self, content: Mapping) -> Inspection:
         categories = self._categories(content.get("categories"))
         images = self._images(content["images"])
-        content = dict(content)
         annotations = content.get("annotations")
         if annotations is None:
-            content.pop("annotations", None)
             self.add("annotations-missing")
         elif not isinstance(annotations, list):
             self.add("annotations-type", type(annotations).__name__)
@@ -70,6 +75,8 @@ class _Inspector:
         if annotations is not None:
             whole["annotations"] = self._annotations(annotations, images, categories)
             self._counts(whole)
+        else:
+            whole.pop("annotations", None)
         return Inspection(self.problems, whole)
 
     # ---- categories
@@ -80,8 +87,8 @@ class _Inspector:
             return []
         kept = []
         ids, names = Counter(), Counter()
-        ambiguous = _ambiguous(
-            (_as_number(x.get("id")), x.get("name")) for x in _mappings(categories)
+        ambiguous = ambiguous_ids(
+            (as_number(x.get("id")), x.get("name")) for x in _mappings(categories)
         )
         for number, category in enumerate(categories):
             if not isinstance(category, Mapping):
@@ -91,11 +98,11 @@ class _Inspector:
             if category_id is None:
                 self.add("category-id-missing", f"number {number}, {name!r}")
                 continue
-            if _as_number(category_id) != category_id:
+            if as_number(category_id) != category_id:
                 self.add("category-id-text", repr(category_id), category_id=category_id)
-                category_id = _as_number(category_id)
+                category_id = as_number(category_id)
                 category = {**category, "id": category_id}
-            if not _is_integer(category_id):
+            if not is_integer(category_id):
                 self.add("category-id-type", repr(category_id)[:40], category_id=category_id)
                 continue
             if not isinstance(name, str) or not name.strip():
@@ -128,7 +135,7 @@ class _Inspector:
         kept = []
         ids: set = set()
         files: dict[str, object] = {}
-        ambiguous = _ambiguous((x.get("id"), x.get("file_name")) for x in _mappings(images))
+        ambiguous = ambiguous_ids((x.get("id"), x.get("file_name")) for x in _mappings(images))
         for number, image in enumerate(images):
             if not isinstance(image, Mapping):
                 self.add("image-not-an-object", f"number {number}: {image!r}"[:60])
@@ -138,7 +145,7 @@ class _Inspector:
             kind = _file_name_defect(name)
             if image_id is None:
                 self.add("image-id-missing", f"number {number}", **place)
-            elif not (_is_integer(image_id) or isinstance(image_id, str)):
+            elif not (is_integer(image_id) or isinstance(image_id, str)):
                 self.add("image-id-type", repr(image_id)[:40], **place)
             elif image_id in ids or image_id in ambiguous:
                 self.add("image-id-twice", **place)
@@ -190,7 +197,7 @@ class _Inspector:
     def _annotations(self, annotations: list, images: list[dict], categories: list) -> list[dict]:
         images_by_id = {image["id"]: image for image in images}
         category_ids = {category["id"] for category in categories}
-        ids = _FreshIds(annotations)
+        ids = FreshIds(annotations)
         seen: dict[int, dict] = {}
         kept = []
         for number, annotation in enumerate(annotations):
@@ -235,7 +242,7 @@ class _Inspector:
         }
 
     def _annotation(
-        self, annotation: Mapping, images: Mapping, categories: set[int], ids: "_FreshIds"
+        self, annotation: Mapping, images: Mapping, categories: set[int], ids: FreshIds
     ) -> dict | None:
         """The complete annotation; None where it must be left out."""
         place = self._place(annotation, images)
@@ -280,13 +287,13 @@ class _Inspector:
             return None
         if type(value) in (int, str) and value in known:
             return value
-        for candidate in _readings(value):
+        for candidate in readings(value):
             if candidate in known:
                 if candidate is not value:
                     self.add(f"annotation-{what}-text", repr(value), **place)
                     changes[key] = candidate
                 return candidate
-        if what == "image" and any(v in self.images_left_out for v in _readings(value)):
+        if what == "image" and any(v in self.images_left_out for v in readings(value)):
             return None  # left out with its image, which was named
         self.add(f"annotation-{what}-unknown", repr(value)[:40], **place)
         return None
@@ -316,65 +323,8 @@ class _Inspector:
                 )
 
 
-class _FreshIds:
-    """Gives annotations ids of their own, keeping those that are good."""
-
-    def __init__(self, annotations: list):
-        given = (a.get("id") for a in annotations if isinstance(a, Mapping))
-        self.next = max((i for i in given if _is_integer(i) and i > 0), default=0) + 1
-        self.taken: set[int] = set()
-
-    def take(self, annotation_id: object) -> tuple[str | None, int]:
-        """What is wrong with the id, if anything, and the id to use."""
-        if annotation_id is None:
-            problem = "annotation-id-missing"
-        elif not _is_integer(annotation_id):
-            problem = "annotation-id-type"
-        elif annotation_id == 0:
-            problem = "annotation-id-zero"
-        elif annotation_id in self.taken:
-            problem = "annotation-id-twice"
-        else:
-            self.taken.add(annotation_id)
-            return None, annotation_id
-        self.next += 1
-        return problem, self.next - 1
-
-
 def _mappings(items: Iterable) -> Iterator[Mapping]:
     return (item for item in items if isinstance(item, Mapping))
-
-
-def _as_number(category_id: object) -> object:
-    """A whole number that is written as text becomes one."""
-    is_number = isinstance(category_id, str) and category_id.removeprefix("-").isdecimal()
-    return int(category_id) if is_number else category_id
-
-
-def _ambiguous(pairs: Iterable[tuple]) -> set:
-    """The ids that stand for two things: whose objects they are, nobody can say.
-
-    Args:
-        pairs: ids, and names of what they stand for.
-    """
-    meanings: dict[object, set] = defaultdict(set)
-    for identifier, name in pairs:
-        if isinstance(identifier, (int, str)):
-            meanings[identifier].add(repr(name))
-    return {identifier for identifier, names in meanings.items() if len(names) > 1}
-
-
-def _readings(value: object) -> Iterator[object]:
-    """What an id may mean: itself, or a number for a text, and the other way round."""
-    if _is_integer(value):
-        yield value
-        yield str(value)
-    elif isinstance(value, str):
-        yield value
-        if value.removeprefix("-").isdecimal():
-            yield int(value)
-    elif isinstance(value, float) and value.is_integer():
-        yield int(value)
 
 
 def _file_name_defect(name: object) -> str | None:
@@ -392,12 +342,8 @@ def _file_name_defect(name: object) -> str | None:
     return None
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_size(side: object) -> bool:
-    return _is_integer(side) and side > 0
+    return is_integer(side) and side > 0
 
 
 def _letters(name: str) -> str:

@@ -2,12 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from project.data.categories import Categories
+from project.data.checking.inspection import Inspection
 from project.data.checking.problems import KINDS, Problem, Severity
+from project.errors import UserError
 
 SHOWN = 3
 
@@ -35,6 +38,14 @@ def in_one_line(problems: Iterable[Problem]) -> str:
         more = "; ..." if len(found) > SHOWN else ""
         words.append(f"{len(found)} x {kind}" + (f" ({places}{more})" if places else ""))
     return ", ".join(words)
+
+
+def require_no_errors(inspection: Inspection, source: Path) -> None:
+    """Raise :class:`UserError` with the errors of a COCO JSON, if there are any."""
+    if inspection.errors:
+        raise UserError(
+            f"{source}: {in_one_line(inspection.errors)}; python scripts/check_dataset.py says more"
+        )
 
 
 def problem_table(problems: Sequence[Problem], shown: int = SHOWN) -> str:
