@@ -166,7 +166,7 @@ def _parts(model: nn.Module, run: Callable[[], object]) -> dict[str, float]:
         "body": [model.backbone.bottom_up],
         "FPN": [model.backbone],
         "RPN": [model.proposal_generator],
-        "RoIAlign": [heads.box_pooler, heads.mask_pooler],
+        "RoIAlign": [*heads.box_pooler.level_poolers, *heads.mask_pooler.level_poolers],
         "box heads": [*heads.box_head, *heads.box_predictor],
         "mask head": [heads.mask_head],
         "whole model": [model],

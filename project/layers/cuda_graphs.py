@@ -2,18 +2,19 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from project.errors import UserError
 
-MAX_GRAPHS = 8  # each keeps a batch's features
+MAX_GRAPHS = 32  # a detector has four for each size of a batch; they keep its features
 _capturing = threading.Lock()
 
 
 class GraphedCalls:
-    """Calls modules at inference; what is called again with an input of the same size is replayed.
+    """Calls modules at inference; what is called again with inputs of the same size is replayed.
 
     A body of a hundred layers has several hundred kernels, which take a fast GPU less time than
     Python takes to launch them. A graph reads weights where they lie, so that it computes with
@@ -23,7 +24,7 @@ class GraphedCalls:
 
     def __init__(self):
         self._graphs: OrderedDict[tuple, tuple] = OrderedDict()
-        self._last: dict[int, tuple] = {}
+        self._last: dict[tuple, tuple] = {}
         self._pools: dict[int, tuple] = {}
 
     def __getstate__(self) -> dict:
@@ -39,39 +40,44 @@ class GraphedCalls:
         """Give the memory of the graphs back."""
         self.__init__()
 
-    def __call__(self, module: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What ``module`` returns for ``x``; the thread's next call may overwrite it.
+    def __call__(self, function: Callable, *inputs: torch.Tensor) -> object:
+        """What ``function`` returns for ``inputs``; the thread's next call may overwrite it.
 
         Args:
-            module: returns a dictionary of tensors, and does not wait for the GPU meanwhile.
+            function: a module or a method of one, which returns tensors in any nesting of tuples,
+                lists and dictionaries, and does not wait for the GPU meanwhile.
+            inputs: whatever it depends on, but for weights and what never changes.
 
         Raises:
             UserError: it does, and cannot be captured.
         """
-        plain = x.device.type != "cuda" or torch.is_grad_enabled() or module.training
+        module = function if isinstance(function, nn.Module) else function.__self__
+        device = inputs[0].device
+        plain = device.type != "cuda" or torch.is_grad_enabled() or module.training
         if plain or torch.jit.is_tracing():
-            return module(x)
-        with torch.cuda.device(x.device):
+            return function(*inputs)
+        with torch.cuda.device(device):
             # A thread has inputs, outputs and memory of its own: another one may still read them.
-            thread = threading.get_ident()
-            key = (thread, *_circumstances(module, x))
-            if key not in self._graphs and self._last.get(thread) != key:
-                self._last[thread] = key
-                return module(x)
+            caller = threading.get_ident(), function
+            key = (caller, *_circumstances(module, inputs))
+            if key not in self._graphs and self._last.get(caller) != key:
+                self._last[caller] = key
+                return function(*inputs)
             with _capturing:  # another thread may take away what is here
                 if key not in self._graphs:
                     while len(self._graphs) >= MAX_GRAPHS:
                         self._graphs.popitem(last=False)
-                    self._graphs[key] = self._capture(module, x, thread)
+                    self._graphs[key] = self._capture(function, inputs)
                 self._graphs.move_to_end(key)
-                graph, static_input, output = self._graphs[key]
-            static_input.copy_(x)
+                graph, static_inputs, output = self._graphs[key]
+            for static, given in zip(static_inputs, inputs, strict=True):
+                static.copy_(given)
             graph.replay()
             return output
 
-    def _capture(self, module: nn.Module, x: torch.Tensor, thread: int) -> tuple:
+    def _capture(self, function: Callable, inputs: tuple[torch.Tensor, ...]) -> tuple:
         """The graph, and the tensors that it reads and writes."""
-        static_input = x.clone()
+        static_inputs, thread = tuple(x.clone() for x in inputs), threading.get_ident()
         graph = torch.cuda.CUDAGraph()
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         before = torch.cuda.current_stream()
@@ -80,29 +86,34 @@ class GraphedCalls:
             stream = torch.cuda.Stream()
             stream.wait_stream(before)
             with torch.cuda.stream(stream):
-                module(static_input)  # libraries choose and load their kernels
+                function(*static_inputs)  # libraries choose and load their kernels
             before.wait_stream(stream)
             try:
                 # Meanwhile another thread may pin memory for a data loader.
                 mode, pool = "thread_local", self._pools.get(thread)
                 # Its own default is a stream of the device that was the first to capture.
                 with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode=mode):
-                    output = module(static_input)
+                    output = function(*static_inputs)
             except RuntimeError as error:
                 torch.cuda.set_stream(before)  # which torch forgets here
                 # Nor does torch promise that its allocator is in order after this.
                 raise UserError(
-                    f"MODEL.CUDA_GRAPHS: {type(module).__name__} cannot be captured"
+                    f"MODEL.CUDA_GRAPHS: {_name_of(function)} cannot be captured"
                     f" ({str(error).splitlines()[0]}); set it to False"
                 ) from error
         self._pools[thread] = graph.pool()
-        return graph, static_input, output
+        return graph, static_inputs, output
 
 
-def _circumstances(module: nn.Module, x: torch.Tensor) -> tuple:
+def _name_of(function: Callable) -> str:
+    """Of a module's class, or of a method."""
+    return type(function).__name__ if isinstance(function, nn.Module) else function.__qualname__
+
+
+def _circumstances(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple:
     """Whatever a graph depends on."""
     weights = tuple(tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers()))
-    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    sizes = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     stream, inference = torch.cuda.current_stream().cuda_stream, torch.is_inference_mode_enabled()
-    tf32 = torch.backends.cudnn.allow_tf32
-    return weights, x.shape, x.stride(), x.dtype, dtype, x.device, stream, inference, tf32
+    return weights, sizes, dtype, stream, inference, torch.backends.cudnn.allow_tf32

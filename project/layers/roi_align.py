@@ -1,8 +1,11 @@
-"""RoIAlign (He et al. 2017, section 3) on CPUs, as sums of weighted rows."""
+"""RoIAlign (He et al. 2017, section 3): as sums of weighted rows, and without waiting for a GPU."""
+
+from collections.abc import Sequence
 
 import torch
 from detectron2.layers import ROIAlign
-from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
+from detectron2.structures import Boxes
 from torch import nn
 from torch.nn import functional as F
 
@@ -54,6 +57,38 @@ def use_fast_roi_align(pooler: ROIPooler) -> None:
         else x
         for x in pooler.level_poolers
     )
+
+
+def pool_every_level(
+    pooler: ROIPooler, features: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+) -> torch.Tensor:
+    """What ``pooler(features, boxes)`` gives, without asking the device how many RoIs a level has.
+
+    Each level pools all RoIs, those of other levels as empty boxes: more arithmetic, of which a GPU
+    has plenty, and shapes that do not depend on the numbers, as a CUDA graph wants them.
+
+    Args:
+        features: of each level. Shape (N, C, H, W).
+        boxes: of each picture; R in all.
+
+    Returns:
+        Shape (R, C, *output_size).
+    """
+    tensor = torch.cat([x.tensor for x in boxes])
+    picture = torch.cat([x.tensor.new_full((len(x), 1), i) for i, x in enumerate(boxes)])
+    levels = assign_boxes_to_levels(
+        [Boxes(tensor)],
+        pooler.min_level,
+        pooler.max_level,
+        pooler.canonical_box_size,
+        pooler.canonical_level,
+    )
+    pooled = None
+    for level, (of_level, pool) in enumerate(zip(features, pooler.level_poolers, strict=True)):
+        is_here = (levels == level)[:, None]
+        found = pool(of_level, torch.cat([picture, tensor.masked_fill(~is_here, 0)], dim=1))
+        pooled = found if pooled is None else found.where(is_here[..., None, None], pooled)
+    return pooled
 
 
 def _lookups(

@@ -12,6 +12,8 @@ from detectron2.structures import ImageList, Instances, ROIMasks
 from project.errors import require_choice
 from project.layers.cuda_graphs import GraphedCalls
 from project.precision import DTYPES, resolve_dtype
+from project.proposal_generator.rpn import ExtendedRPN
+from project.roi_heads.cascade import ExtendedCascadeROIHeads
 from project.structures.pasted_masks import PastedMasks
 
 
@@ -23,7 +25,7 @@ class ExtendedRCNN(GeneralizedRCNN):
         inference_dtype: of convolutions and linear layers at inference, as in autocast. "auto" is
             bfloat16 where the machine computes with it, else float32.
         channels_last: keep pictures, features and weights with their channels last in memory.
-        cuda_graphs: call the backbone through :class:`GraphedCalls` at inference.
+        cuda_graphs: call backbone, RPN and RoI heads through :class:`GraphedCalls` at inference.
         kwargs: see ``GeneralizedRCNN``.
     """
 
@@ -40,6 +42,9 @@ class ExtendedRCNN(GeneralizedRCNN):
         self.inference_dtype = inference_dtype
         self.channels_last = channels_last
         self.graphed = GraphedCalls() if cuda_graphs else None
+        for part in (self.proposal_generator, self.roi_heads):
+            if isinstance(part, (ExtendedRPN, ExtendedCascadeROIHeads)):
+                part.graphed = self.graphed
         if channels_last:
             self.to(memory_format=torch.channels_last)
 

@@ -1,14 +1,30 @@
 """From the RPN's predictions to proposals (Faster R-CNN, section 3.3; FPN, section 4.1)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import nms
 
+from project.structures.clipping import box_limits, clip_boxes
 
-@torch.no_grad()
+
+class Candidates(NamedTuple):
+    """The boxes of each level that enter NMS, the most certain one first.
+
+    Attributes:
+        boxes: XYXY, within the picture; zeros for those that are none. Shape (N, k, 4).
+        scores: float32, shape (N, k).
+        valid: whether it may be a proposal. bool, shape (N, k).
+    """
+
+    boxes: list[torch.Tensor]
+    scores: list[torch.Tensor]
+    valid: list[torch.Tensor]
+
+
 def find_top_proposals(
     anchors: Sequence[Boxes],
     logits: Sequence[torch.Tensor],
@@ -41,7 +57,37 @@ def find_top_proposals(
         Of each picture ``proposal_boxes`` and ``objectness_logits``, the most certain one first.
         What is not finite is none, in training too, where Detectron2 raises an error.
     """
-    scores, boxes = [], []
+    candidates = find_candidates(
+        anchors,
+        logits,
+        deltas,
+        box_limits(image_sizes, logits[0].device),
+        transform,
+        pre_nms_topk=pre_nms_topk,
+        min_box_size=min_box_size,
+    )
+    return select_proposals(
+        candidates, image_sizes, nms_thresh=nms_thresh, post_nms_topk=post_nms_topk
+    )
+
+
+@torch.no_grad()
+def find_candidates(
+    anchors: Sequence[Boxes],
+    logits: Sequence[torch.Tensor],
+    deltas: Sequence[torch.Tensor],
+    limits: torch.Tensor,
+    transform: Box2BoxTransform,
+    *,
+    pre_nms_topk: int,
+    min_box_size: float,
+) -> Candidates:
+    """:func:`find_top_proposals` up to NMS; how many there are does not depend on the numbers.
+
+    Args:
+        limits: of the pictures, as :func:`box_limits` gives them. Shape (N, 4).
+    """
+    candidates = Candidates([], [], [])
     for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
         number = min(pre_nms_topk, level_logits.shape[1])
         order = level_logits.argsort(dim=1, descending=True, stable=True)[:, :number]
@@ -49,29 +95,39 @@ def find_top_proposals(
         decoded = transform.apply_deltas(
             of_level.flatten(0, 1), level_anchors.tensor[order.flatten()]
         )
-        scores.append(level_logits.gather(1, order))
-        boxes.append(decoded.view(*order.shape, 4))
-    levels = [level.shape[1] for level in scores]
-    scores, boxes = torch.cat(scores, dim=1).float(), torch.cat(boxes, dim=1)
-    finite = boxes.isfinite().all(dim=2) & scores.isfinite()
-    limits = boxes.new_tensor([(width, height) * 2 for height, width in image_sizes])
-    boxes = torch.minimum(boxes.clamp(min=0), limits.view(-1, 1, 4))
-    valid = finite & (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
-    # An empty box overlaps no other: it need not be taken out before NMS.
-    boxes = boxes.where(valid[..., None], 0)
+        boxes, scores = decoded.view(*order.shape, 4), level_logits.gather(1, order).float()
+        valid = boxes.isfinite().all(dim=2) & scores.isfinite()
+        boxes = clip_boxes(boxes, limits[:, None])
+        valid &= (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
+        # An empty box overlaps no other: it need not be taken out before NMS.
+        candidates.boxes.append(boxes.masked_fill(~valid[..., None], 0))
+        candidates.scores.append(scores)
+        candidates.valid.append(valid)
+    return candidates
+
+
+@torch.no_grad()
+def select_proposals(
+    candidates: Candidates,
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    nms_thresh: float,
+    post_nms_topk: int,
+) -> list[Instances]:
+    """:func:`find_top_proposals` from NMS on."""
     results = []
     for picture, size in enumerate(image_sizes):
+        of_picture = [[of_level[picture] for of_level in field] for field in candidates]
         kept, start = [], 0
-        for of_level in zip(
-            boxes[picture].split(levels), scores[picture].split(levels), strict=True
-        ):
-            kept.append(nms(*of_level, nms_thresh) + start)
-            start += len(of_level[0])
+        for boxes, scores, _ in zip(*of_picture, strict=True):
+            kept.append(nms(boxes, scores, nms_thresh) + start)
+            start += len(boxes)
+        boxes, scores, valid = (torch.cat(field) for field in of_picture)
         kept = torch.cat(kept)
-        kept = kept[valid[picture, kept]]
-        order = scores[picture, kept].argsort(descending=True, stable=True)[:post_nms_topk]
+        kept = kept[valid[kept]]
+        kept = kept[scores[kept].argsort(descending=True, stable=True)[:post_nms_topk]]
         proposals = Instances(size)
-        proposals.proposal_boxes = Boxes(boxes[picture, kept[order]])
-        proposals.objectness_logits = scores[picture, kept[order]]
+        proposals.proposal_boxes = Boxes(boxes[kept])
+        proposals.objectness_logits = scores[kept]
         results.append(proposals)
     return results

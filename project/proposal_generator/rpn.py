@@ -5,15 +5,22 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 
 from project.box_regression import build_box2box_transform
 from project.errors import require_choice
+from project.layers.cuda_graphs import GraphedCalls
 from project.loss_normalizer import share_of_mean
 from project.proposal_generator.matcher import AnchorMatcher
-from project.proposal_generator.proposals import find_top_proposals
+from project.proposal_generator.proposals import (
+    Candidates,
+    find_candidates,
+    find_top_proposals,
+    select_proposals,
+)
 from project.seeding import subsample_labels
+from project.structures.clipping import box_limits
 
 LOSS_NORMALIZERS = ("batch_size", "sampled")
 
@@ -31,7 +38,12 @@ class ExtendedRPN(RPN):
             (Detectron2 ignores them after matching).
 
     Source of the rules: ``AnchorHead`` and ``RPNHead`` of mmdetection (mmdet/models/dense_heads).
+
+    Attributes:
+        graphed: at inference, what precedes NMS is called through it.
     """
+
+    graphed: GraphedCalls | None = None
 
     @configurable
     def __init__(
@@ -61,6 +73,38 @@ class ExtendedRPN(RPN):
                 reassign=rpn.LOW_QUALITY_REASSIGN,
             ),
         }
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        """See ``RPN.forward``: proposals and losses."""
+        if self.graphed is None or self.training or torch.jit.is_tracing():
+            return super().forward(images, features, gt_instances)
+        limits = box_limits(images.image_sizes, images.tensor.device)
+        used = [features[name] for name in self.in_features]
+        candidates = self.graphed(self._find_candidates, limits, *used)
+        return select_proposals(
+            candidates,
+            images.image_sizes,
+            nms_thresh=self.nms_thresh,
+            post_nms_topk=self.post_nms_topk[False],
+        ), {}
+
+    def _find_candidates(self, limits: torch.Tensor, *features: torch.Tensor) -> Candidates:
+        logits, deltas = self.rpn_head(list(features))
+        return find_candidates(
+            self.anchor_generator(list(features)),
+            # (N, A, H, W) and (N, A * 4, H, W) in the order of anchors: row, column, A.
+            [x.permute(0, 2, 3, 1).flatten(1) for x in logits],
+            [x.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas],
+            limits,
+            self.box2box_transform,
+            pre_nms_topk=self.pre_nms_topk[False],
+            min_box_size=self.min_box_size,
+        )
 
     def predict_proposals(
         self,

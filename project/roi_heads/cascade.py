@@ -15,10 +15,14 @@ from torch import nn
 
 from project.box_regression import build_box2box_transform
 from project.errors import UserError, require_choice
-from project.layers.roi_align import use_fast_roi_align
+from project.layers.cuda_graphs import GraphedCalls
+from project.layers.roi_align import pool_every_level, use_fast_roi_align
 from project.loss_normalizer import share_of_mean
+from project.roi_heads.detections import find_detections
 from project.roi_heads.matched_masks import MatchedMasks
 from project.seeding import subsample_labels
+from project.structures.clipping import box_limits, clip_boxes
+from project.structures.padding import pad_rows
 
 SCORE_FUSIONS = ("probs", "logits")
 
@@ -39,16 +43,24 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             positive ones, of all processes.
         mask_head: one, trained on the RoIs of stage 1, or a ``ModuleList`` of one for each stage,
             trained on that stage's positives; their probabilities are averaged.
+        max_proposals: of a picture, as the RPN gives them at inference.
         kwargs: see ``CascadeROIHeads``.
+
+    Attributes:
+        graphed: at inference, stages and mask heads are called through it, with RoIs filled up to
+            fixed numbers.
 
     Source of the choices: ``CascadeRoIHead`` of mmdetection
     (mmdet/models/roi_heads/cascade_roi_head.py).
     """
 
+    graphed: GraphedCalls | None = None
+
     @configurable
     def __init__(
         self,
         *,
+        max_proposals: int = 1000,
         stage_loss_weights: Sequence[float] = (1.0, 1.0, 1.0),
         resample: bool = False,
         score_fusion: str = "probs",
@@ -60,6 +72,7 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         for pooler in (self.box_pooler, self.mask_pooler if self.mask_on else None):
             if pooler is not None:
                 use_fast_roi_align(pooler)
+        self.max_proposals = max_proposals
         self.sync_loss_normalizer = sync_loss_normalizer
         self.stage_loss_weights = tuple(stage_loss_weights)
         self.resample = resample
@@ -79,6 +92,7 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             )
         return {
             **super().from_config(cfg, input_shape),
+            "max_proposals": cfg.MODEL.RPN.POST_NMS_TOPK_TEST,
             "stage_loss_weights": cascade.STAGE_LOSS_WEIGHTS,
             "resample": cascade.RESAMPLE,
             "score_fusion": cascade.SCORE_FUSION,
@@ -206,10 +220,18 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         storage.put_scalar(f"{scope}/num_fg_proposals", num_proposed / pictures)
 
     def _run_stage(
-        self, features: list[torch.Tensor], proposals: list[Instances], stage: int
+        self,
+        features: list[torch.Tensor],
+        proposals: list[Instances],
+        stage: int,
+        is_graphed: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Class logits (R, K + 1) and deltas (R, 4) of a stage, for all pictures' RoIs."""
-        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        boxes = [x.proposal_boxes for x in proposals]
+        if is_graphed:
+            pooled = pool_every_level(self.box_pooler, features, boxes)
+        else:
+            pooled = self.box_pooler(features, boxes)
         if self.training and self.average_gradient:
             pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
         hidden = self.box_head[stage](pooled)
@@ -219,18 +241,30 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
 
     @torch.no_grad()
     def _refine(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], rois: list[Instances], stage: int
+        self,
+        predictions: tuple[torch.Tensor, torch.Tensor],
+        rois: list[Instances],
+        stage: int,
+        limits: torch.Tensor | None = None,
     ) -> list[Instances]:
-        """The proposals of the next stage: a stage's boxes, clipped to the picture."""
+        """The proposals of the next stage: a stage's boxes, clipped to the picture.
+
+        Args:
+            limits: of the pictures, as :func:`box_limits` gives them, where their ``image_size``
+                is not known. Shape (N, 4).
+        """
         refined = []
         boxes_of_images = self.box_predictor[stage].predict_boxes(predictions, rois)
-        for boxes, rois_of_image in zip(boxes_of_images, rois, strict=True):
+        for picture, (boxes, rois_of_image) in enumerate(zip(boxes_of_images, rois, strict=True)):
             proposals = Instances(rois_of_image.image_size)
             if self.training:
                 # What is not finite is so in the losses too, and is reported with them.
                 boxes = boxes.nan_to_num()
-            proposals.proposal_boxes = Boxes(boxes)
-            proposals.proposal_boxes.clip(rois_of_image.image_size)
+            if limits is None:
+                proposals.proposal_boxes = Boxes(boxes)
+                proposals.proposal_boxes.clip(rois_of_image.image_size)
+            else:
+                proposals.proposal_boxes = Boxes(clip_boxes(boxes, limits[picture]))
             if self.training and self.resample:
                 # Those that came from the ground truth are left out: the next stage adds it anew.
                 proposals = proposals[~rois_of_image.is_ground_truth]
@@ -275,45 +309,104 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
     ) -> list[Instances]:
         """Detections without masks; called at inference only."""
         features = [features[name] for name in self.box_in_features]
+        sizes = [x.image_size for x in proposals]
+        if self._is_graphed:
+            given = [x.proposal_boxes.tensor for x in proposals]
+            limits = box_limits(sizes, features[0].device)
+            padded = pad_rows(given, self.max_proposals)
+            boxes, scores = self.graphed(self._run_padded_stages, padded, limits, *features)
+            boxes = [x[: len(y)] for x, y in zip(boxes, given, strict=True)]
+            scores = [x[: len(y)] for x, y in zip(scores, given, strict=True)]
+        else:
+            boxes, scores = self._run_stages(features, proposals)
+        last = self.box_predictor[-1]
+        limits = last.test_score_thresh, last.test_nms_thresh, last.test_topk_per_image
+        if torch.jit.is_tracing():
+            return fast_rcnn_inference(boxes, scores, sizes, *limits)[0]
+        return [
+            find_detections(*of_picture, *limits)
+            for of_picture in zip(boxes, scores, sizes, strict=True)
+        ]
+
+    @property
+    def _is_graphed(self) -> bool:
+        return self.graphed is not None and not torch.jit.is_tracing()
+
+    def _run_padded_stages(
+        self, boxes: torch.Tensor, limits: torch.Tensor, *features: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """:meth:`_run_stages` of proposals of shape (N, R, 4), in pictures of these ``limits``."""
+        proposals = [Instances((0, 0), proposal_boxes=Boxes(x)) for x in boxes]
+        return self._run_stages(list(features), proposals, limits)
+
+    def _run_stages(
+        self,
+        features: list[torch.Tensor],
+        proposals: list[Instances],
+        limits: torch.Tensor | None = None,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Of each picture, the last stage's boxes (R, 4) and the fused scores (R, K + 1).
+
+        Args:
+            limits: see :meth:`_refine`; without them, the pictures' ``image_size``.
+        """
         logits, probs = [], []
         for stage, predictor in enumerate(self.box_predictor):
-            predictions = self._run_stage(features, proposals, stage)
+            predictions = self._run_stage(features, proposals, stage, limits is not None)
             logits.append(predictions[0])
             probs.append(torch.cat(predictor.predict_probs(predictions, proposals)))
             if stage < self.num_cascade_stages - 1:
-                proposals = self._refine(predictions, proposals, stage)
+                proposals = self._refine(predictions, proposals, stage, limits)
         if self.score_fusion == "logits":
             mean = torch.stack(logits).mean(dim=0)
             scores = predictor.predict_probs((mean, predictions[1]), proposals)
         else:
             mean = sum(probs) * (1.0 / len(probs))
             scores = mean.split([len(x) for x in proposals])
-        detections, _ = fast_rcnn_inference(
-            predictor.predict_boxes(predictions, proposals),
-            scores,
-            [x.image_size for x in proposals],
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
-        )
-        return detections
+        return list(predictor.predict_boxes(predictions, proposals)), list(scores)
 
     def _forward_mask(
         self, features: dict[str, torch.Tensor], instances: list[Instances]
     ) -> list[Instances]:
         """Add ``pred_masks``, probabilities of shape (N, 1, side, side); at inference only."""
-        if not self.has_mask_head_per_stage:
+        takes_whole_features = self.mask_on and self.mask_pooler is None
+        if not self.mask_on or (takes_whole_features and not self.has_mask_head_per_stage):
             return super()._forward_mask(features, instances)
-        pooled = self._pool_masks(features, instances, "pred_boxes")
+        if takes_whole_features or not self._is_graphed:
+            classes = torch.cat([x.pred_classes for x in instances])
+            masks = self._predict_masks(
+                self._pool_masks(features, instances, "pred_boxes"), classes
+            ).split([len(x) for x in instances])
+        else:
+            multiple = max(self.box_predictor[-1].test_topk_per_image, 1)
+            boxes = pad_rows([x.pred_boxes.tensor for x in instances], multiple)
+            classes = pad_rows([x.pred_classes for x in instances], multiple)
+            used = [features[name] for name in self.mask_in_features]
+            masks = self.graphed(self._predict_padded_masks, boxes, classes, *used)
+            masks = [x[: len(y)].clone() for x, y in zip(masks, instances, strict=True)]
+        for x, of_picture in zip(instances, masks, strict=True):
+            x.pred_masks = of_picture
+        return instances
+
+    def _predict_padded_masks(
+        self, boxes: torch.Tensor, classes: torch.Tensor, *features: torch.Tensor
+    ) -> torch.Tensor:
+        """Probabilities (N, R, 1, side, side) for boxes (N, R, 4) of classes (N, R)."""
+        pooled = pool_every_level(self.mask_pooler, features, [Boxes(x) for x in boxes])
+        return self._predict_masks(pooled, classes.flatten()).unflatten(0, classes.shape)
+
+    def _predict_masks(self, pooled: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Probabilities (R, 1, side, side) of pooled features of R boxes, of classes (R,)."""
+        if not self.has_mask_head_per_stage:
+            instances = Instances((0, 0), pred_classes=classes)
+            self.mask_head(pooled, [instances])
+            return instances.pred_masks
         logits = torch.stack([head.layers(pooled) for head in self.mask_head])
         probs = logits.sigmoid().mean(dim=0)
         if probs.shape[1] > 1:
-            classes = torch.cat([x.pred_classes for x in instances])
             # Not len(): a trace would fix it.
             probs = probs[torch.arange(probs.shape[0], device=classes.device), classes][:, None]
-        for x, masks in zip(instances, probs.split([len(x) for x in instances]), strict=True):
-            x.pred_masks = masks
-        return instances
+        return probs
 
 
 def _copy_matched_fields(target: Instances, matches: torch.Tensor, rois: Instances) -> None:

@@ -8,7 +8,7 @@ from detectron2.structures import Boxes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from project.layers.roi_align import FastROIAlign, use_fast_roi_align
+from project.layers.roi_align import FastROIAlign, pool_every_level, use_fast_roi_align
 
 
 def random_inputs(seed: int, num_rois: int = 12):
@@ -89,3 +89,17 @@ def test_tracing_and_double_precision_use_torchvisions_operator():
     assert pooler(double, rois.double()).dtype == torch.float64
     graph = torch.jit.trace(pooler, (features, rois)).inlined_graph
     assert "torchvision::roi_align" in str(graph)
+
+
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize("scales", [(0.25, 0.125, 0.0625, 0.03125), (0.25,)])
+def test_pooling_at_every_level_gives_what_pooling_at_its_own_gives(scales, sampling_ratio):
+    torch.manual_seed(0)
+    pooler = ROIPooler((7, 7), scales, sampling_ratio, "ROIAlignV2")
+    features = [torch.randn(2, 3, int(400 * scale), int(480 * scale)) for scale in scales]
+    corners = torch.rand(60, 2) * 300
+    boxes = torch.cat([corners, corners + torch.rand(60, 1) ** 3 * 400], dim=1)
+    boxes[:3] = 0  # what RoIs are filled up with
+    pictures = [Boxes(boxes[:25]), Boxes(boxes[25:])]
+    pooled = pool_every_level(pooler, features, pictures)
+    assert torch.equal(pooled, pooler(features, pictures)) and pooled.any()

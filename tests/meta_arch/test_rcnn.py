@@ -10,8 +10,19 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 
 from project.data.mapper import build_mapper
 from project.errors import UserError
+from project.layers.cuda_graphs import GraphedCalls
 from project.structures.pasted_masks import PastedMasks
 from tests.helpers import load_small_config
+
+
+class RecordedCalls(GraphedCalls):
+    def __init__(self):
+        super().__init__()
+        self.functions = []
+
+    def __call__(self, function, *inputs):
+        self.functions.append(function)
+        return super().__call__(function, *inputs)
 
 
 @pytest.fixture
@@ -50,6 +61,36 @@ def test_raw_outputs_are_detectron2s(model_and_pictures):
     theirs = GeneralizedRCNN.inference(model, pictures, do_postprocess=False)
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.equal(mine.pred_masks, other.pred_masks) and mine.pred_masks.ndim == 4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_mask_heads", ["1", "3"])
+@pytest.mark.parametrize("fusion", ["logits", "probs"])
+def test_rois_filled_up_for_cuda_graphs_change_nothing(
+    small_opts, model_and_pictures, num_mask_heads, fusion
+):
+    _, pictures = model_and_pictures
+    opts = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.INFERENCE_DTYPE", "float32"]
+    opts += ["MODEL.ROI_BOX_CASCADE_HEAD.SCORE_FUSION", fusion, "MODEL.DELTA_CLAMP", "both"]
+    opts += ["MODEL.ROI_MASK_HEAD.NUM_HEADS", num_mask_heads, "MODEL.RPN.NMS_THRESH", "0.3"]
+    plain = build_model(load_small_config(opts := [*small_opts, *opts])).eval()
+    filled_up = build_model(load_small_config([*opts, "MODEL.CUDA_GRAPHS", "True"])).eval()
+    filled_up.load_state_dict(plain.state_dict())
+    graphed = RecordedCalls()
+    for part in (filled_up, filled_up.proposal_generator, filled_up.roi_heads):
+        assert isinstance(part.graphed, GraphedCalls)
+        part.graphed = graphed
+    for batch in (pictures, pictures[:1]):
+        for ours, expected in zip(filled_up(batch), plain(batch), strict=True):
+            ours, expected = ours["instances"], expected["instances"]
+            assert len(ours) == len(expected) > 10
+            assert torch.allclose(ours.scores, expected.scores, atol=1e-6)
+            assert torch.equal(ours.pred_classes, expected.pred_classes)
+            boxes = ours.pred_boxes.tensor, expected.pred_boxes.tensor
+            assert torch.allclose(*boxes, atol=1e-3)
+            masks = ours.pred_masks.probabilities, expected.pred_masks.probabilities
+            assert torch.allclose(*masks, atol=1e-5)
+    assert len(graphed.functions) == 8 and len(set(graphed.functions)) == 4
 
 
 @torch.no_grad()

@@ -191,7 +191,7 @@ def test_scores_are_the_softmax_of_mean_logits_or_the_mean_of_softmaxes(small_op
         logits = [
             10 * torch.randn(1, 21, generator=torch.Generator().manual_seed(s)) for s in (1, 2, 3)
         ]
-        heads._run_stage = lambda f, p, stage, logits=logits: (logits[stage], torch.zeros(1, 4))
+        heads._run_stage = lambda f, p, stage, *_, logits=logits: (logits[stage], torch.zeros(1, 4))
         features = dict.fromkeys(heads.box_in_features)
         (detections,) = heads._forward_box(features, [proposals([[10.0, 10, 50, 50]])])
         found[fusion] = detections.scores.sort(descending=True).values
