@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 from fvcore.nn.precise_bn import get_bn_modules
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -124,6 +124,14 @@ class Trainer(DefaultTrainer):
             f" ({frozen / 1e6:.2f} M frozen), on {cfg.MODEL.DEVICE}"
         )
         return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
+        """Detectron2's SGD, with all of a step in one pass over the weights."""
+        optimizer = super().build_optimizer(cfg, model)
+        for group in optimizer.param_groups:
+            group["fused"] = True
+        return optimizer
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Schedule, checkpoints, evaluation, signals, a progress line in time and hints."""

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventWriter
 from torch import nn
 
@@ -12,7 +13,7 @@ from project.devices import resolve_devices
 from project.engine import Trainer
 from project.engine.hooks import TimedWriter
 from project.errors import UserError
-from tests.helpers import FULL_CONFIG
+from tests.helpers import FULL_CONFIG, SMALL_CONFIG
 
 
 class CountingWriter(EventWriter):
@@ -82,3 +83,20 @@ def test_every_parameter_of_the_original_recipe_decays():
     optimizer = Trainer.build_optimizer(cfg, nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-4}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_the_optimizer_takes_detectron2s_steps(clips):
+    cfg = load_config(str(SMALL_CONFIG), ["SOLVER.CLIP_GRADIENTS.ENABLED", str(clips)])
+    weights = []
+    for build in (build_optimizer, Trainer.build_optimizer):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        optimizer = build(cfg, model)
+        for _ in range(5):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter) * 3
+            optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert optimizer.param_groups[0]["fused"]
+    assert torch.allclose(*weights, atol=1e-6)
