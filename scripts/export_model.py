@@ -10,7 +10,7 @@ it fails.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from project.dependencies import require_detectron2, require_package
@@ -21,7 +21,7 @@ from project.prediction.options import add_checkpoint_options
 CHECK_SIZES = ((32, 32), (480, 640), (375, 500), (900, 300), (1200, 1600))
 
 MAX_PICTURES = 100  # to check or calibrate on
-MIN_SHARE = 0.5  # of the objects of the model, that int8 has to find
+MIN_SHARE = 0.5  # of the objects of the model, that float16 or int8 has to find
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-detections", type=int, metavar="N", help="objects in a picture, at most"
     )
-    parser.add_argument(
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--half", action="store_true", help="compute in float16, for GPUs; half as large a file"
+    )
+    precision.add_argument(
         "--int8",
         nargs="+",
         default=[],
@@ -86,6 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         export_onnx(predictor.model, predictor.cfg, predictor.categories, unchecked)
         _check(predictor, unchecked, check_on)
+        if args.half:
+            _convert_to_half(predictor, unchecked, check_on)
         if calibrate_on:
             _quantize(predictor, unchecked, calibrate_on)
         unchecked.replace(args.output)
@@ -124,23 +130,39 @@ def _check(predictor, path: Path, sources: list) -> None:
             raise UserError(f"the file does not find what {weights} finds; it is not written")
 
 
+def _convert_to_half(predictor, path: Path, sources: list) -> None:
+    """Make the file a float16 one, and say how many objects it loses."""
+    from project.export.checking import check_pictures
+    from project.export.half_precision import convert_to_half
+
+    layers = convert_to_half(path)
+    pictures = _Frames(sources) if sources else check_pictures(CHECK_SIZES)
+    what, advice = f"{layers} layers in float16", "this model needs float32"
+    _check_share(predictor, path, pictures, what, advice)
+
+
 def _quantize(predictor, path: Path, sources: list) -> None:
     """Make the file an int8 one, and say how many objects it loses on what it was calibrated on."""
     from tqdm import tqdm
 
-    from project.export.checking import share_kept
     from project.export.quantization import quantize
-    from project.runtime.detector import OnnxDetector
 
     pictures = _Frames(sources)
     layers = quantize(path, tqdm(pictures, desc="calibrating", leave=False))
+    what = f"{layers} layers in int8, calibrated on {len(pictures)} pictures"
+    _check_share(predictor, path, pictures, what, "calibrate on more such pictures")
+
+
+def _check_share(predictor, path: Path, pictures: Collection, what: str, advice: str) -> None:
+    from tqdm import tqdm
+
+    from project.export.checking import share_kept
+    from project.runtime.detector import OnnxDetector
+
     share, number = share_kept(predictor, OnnxDetector(path), tqdm(pictures, leave=False))
-    print(
-        f"{layers} layers in int8, calibrated on {len(pictures)} pictures: of {number} objects"
-        f" there with scores from 0.5, {share:.1%} are found"
-    )
+    print(f"{what}: of {number} objects there with scores from 0.5, {share:.1%} are found")
     if share < MIN_SHARE:
-        raise UserError(f"int8 finds less than {MIN_SHARE:.0%}; calibrate on more such pictures")
+        raise UserError(f"so it finds less than {MIN_SHARE:.0%}, and is not written; {advice}")
 
 
 class _Frames:

@@ -14,12 +14,11 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from project.export.layers import is_last_layer
 from project.runtime.detector import IMAGE, PASTE_MASKS, PRECISION, SCORE_THRESHOLD
 
 _LAYERS = ("Conv", "Gemm")  # onnxruntime has no ConvTranspose in int8
 _ACTIVATIONS = ("Relu", "Clip")
-# Parts of the names of layers that stay in float32: what they give are scores, boxes and masks.
-_LAST_LAYERS = ("objectness_logits", "anchor_deltas", "predictor")
 
 _WARNINGS, _ERRORS = 2, 3  # of onnxruntime's log; the first is its default
 
@@ -93,7 +92,7 @@ def _quantized_nodes(graph: onnx.GraphProto) -> tuple[list[str], list[str]]:
     layers = {
         node.output[0]: node.name
         for node in graph.node
-        if node.op_type in _LAYERS and not any(part in node.name for part in _LAST_LAYERS)
+        if node.op_type in _LAYERS and not is_last_layer(node)
     }
     activations = [
         node.name for node in graph.node if node.op_type in _ACTIVATIONS and node.input[0] in layers

@@ -17,7 +17,7 @@ from project.runtime.pictures import rgb_array
 # Of what a file takes, gives and says about itself; a runtime refuses another one.
 FORMAT = "cascade-mask-rcnn/1"
 IMAGE, SCORE_THRESHOLD, PASTE_MASKS = "image", "score_threshold", "paste_masks"
-PRECISION = "precision"  # in the metadata: float32 or int8
+PRECISION = "precision"  # in the metadata: float32, float16 or int8
 # Masks as pixels, (N, H, W), are for other programs; here they are pasted when someone looks.
 MASK_PROBABILITIES, MASKS = "mask_probabilities", "masks"
 OUTPUTS = ("boxes", "scores", "category_ids", MASK_PROBABILITIES)
