@@ -30,8 +30,9 @@ def add_project_config(cfg: CfgNode) -> None:
     # Of convolutions and linear layers at inference, with MODEL.META_ARCHITECTURE ExtendedRCNN:
     # float32, bfloat16, float16, or "auto": bfloat16 where the machine computes with it.
     cfg.MODEL.INFERENCE_DTYPE = "auto"
-    # At inference on a GPU, start body and FPN as one CUDA graph where a batch has the size of the
-    # one before: for videos, or pictures of one size.
+    # At inference on a GPU, start body and FPN, RPN, stages and mask heads as one CUDA graph each
+    # where a batch has the size of the one before: for videos, or pictures of one size. Others take
+    # longer with it.
     cfg.MODEL.CUDA_GRAPHS = False
 
     # ---- the original's computation; the default of each key is Detectron2's (docs/parity.md)

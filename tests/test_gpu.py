@@ -128,9 +128,9 @@ def test_a_module_that_waits_for_the_gpu_is_not_captured():
     graphed, module, x = GraphedCalls(), Waits().eval(), torch.ones(3, device="cuda")
     stream = torch.cuda.current_stream()
     with torch.no_grad():
-        graphed(module, x)
+        graphed(module, [module], x)
         with pytest.raises(UserError, match=r"MODEL.CUDA_GRAPHS: Waits cannot be captured"):
-            graphed(module, x)
+            graphed(module, [module], x)
     assert torch.cuda.current_stream() == stream
 
 

@@ -2,14 +2,14 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from project.errors import UserError
 
-MAX_GRAPHS = 32  # a detector has four for each size of a batch; they keep its features
+MAX_GRAPHS = 16  # a detector has four for each size of a batch, and each keeps the features
 _capturing = threading.Lock()
 
 
@@ -25,7 +25,6 @@ class GraphedCalls:
     def __init__(self):
         self._graphs: OrderedDict[tuple, tuple] = OrderedDict()
         self._last: dict[tuple, tuple] = {}
-        self._pools: dict[int, tuple] = {}
 
     def __getstate__(self) -> dict:
         return {}  # a copy begins without graphs, which cannot be copied
@@ -40,26 +39,31 @@ class GraphedCalls:
         """Give the memory of the graphs back."""
         self.__init__()
 
-    def __call__(self, function: Callable, *inputs: torch.Tensor) -> object:
-        """What ``function`` returns for ``inputs``; the thread's next call may overwrite it.
+    def applies_to(self, x: torch.Tensor) -> bool:
+        """Whether a call with ``x`` may be replayed, now or when it comes again."""
+        is_at_work = torch.is_grad_enabled() or torch.jit.is_tracing()
+        return x.device.type == "cuda" and not is_at_work
+
+    def __call__(
+        self, function: Callable, modules: Sequence[nn.Module], *inputs: torch.Tensor
+    ) -> object:
+        """What ``function`` returns for ``inputs``; the thread's next such call may overwrite it.
 
         Args:
             function: a module or a method of one, which returns tensors in any nesting of tuples,
                 lists and dictionaries, and does not wait for the GPU meanwhile.
-            inputs: whatever it depends on, but for weights and what never changes.
+            modules: whose weights it reads.
+            inputs: whatever else it depends on and may change.
 
         Raises:
-            UserError: it does, and cannot be captured.
+            UserError: it waits, and cannot be captured.
         """
-        module = function if isinstance(function, nn.Module) else function.__self__
-        device = inputs[0].device
-        plain = device.type != "cuda" or torch.is_grad_enabled() or module.training
-        if plain or torch.jit.is_tracing():
+        if not self.applies_to(inputs[0]) or any(module.training for module in modules):
             return function(*inputs)
-        with torch.cuda.device(device):
+        with torch.cuda.device(inputs[0].device):
             # A thread has inputs, outputs and memory of its own: another one may still read them.
-            caller = threading.get_ident(), function
-            key = (caller, *_circumstances(module, inputs))
+            caller = threading.get_ident(), _identity(function)
+            key = (caller, *_circumstances(modules, inputs))
             if key not in self._graphs and self._last.get(caller) != key:
                 self._last[caller] = key
                 return function(*inputs)
@@ -77,7 +81,7 @@ class GraphedCalls:
 
     def _capture(self, function: Callable, inputs: tuple[torch.Tensor, ...]) -> tuple:
         """The graph, and the tensors that it reads and writes."""
-        static_inputs, thread = tuple(x.clone() for x in inputs), threading.get_ident()
+        static_inputs = tuple(x.clone() for x in inputs)
         graph = torch.cuda.CUDAGraph()
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         before = torch.cuda.current_stream()
@@ -89,10 +93,11 @@ class GraphedCalls:
                 function(*static_inputs)  # libraries choose and load their kernels
             before.wait_stream(stream)
             try:
-                # Meanwhile another thread may pin memory for a data loader.
-                mode, pool = "thread_local", self._pools.get(thread)
-                # Its own default is a stream of the device that was the first to capture.
-                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode=mode):
+                # Meanwhile another thread may pin memory for a data loader. The stream's default is
+                # one of the device that was the first to capture. The memory is the graph's own:
+                # in shared memory, one that was captured earlier may overwrite its output.
+                mode = "thread_local"
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
                     output = function(*static_inputs)
             except RuntimeError as error:
                 torch.cuda.set_stream(before)  # which torch forgets here
@@ -101,8 +106,12 @@ class GraphedCalls:
                     f"MODEL.CUDA_GRAPHS: {_name_of(function)} cannot be captured"
                     f" ({str(error).splitlines()[0]}); set it to False"
                 ) from error
-        self._pools[thread] = graph.pool()
         return graph, static_inputs, output
+
+
+def _identity(function: Callable) -> tuple:
+    """As a key that does not keep its owner, and with it the graphs, alive."""
+    return id(getattr(function, "__self__", function)), _name_of(function)
 
 
 def _name_of(function: Callable) -> str:
@@ -110,10 +119,15 @@ def _name_of(function: Callable) -> str:
     return type(function).__name__ if isinstance(function, nn.Module) else function.__qualname__
 
 
-def _circumstances(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple:
+def _circumstances(modules: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -> tuple:
     """Whatever a graph depends on."""
-    weights = tuple(tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers()))
+    weights = tuple(
+        tensor.data_ptr()
+        for module in modules
+        for tensor in (*module.parameters(), *module.buffers())
+    )
     sizes = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     stream, inference = torch.cuda.current_stream().cuda_stream, torch.is_inference_mode_enabled()
-    return weights, sizes, dtype, stream, inference, torch.backends.cudnn.allow_tf32
+    precision = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    return weights, sizes, dtype, stream, inference, precision

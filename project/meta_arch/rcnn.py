@@ -85,7 +85,7 @@ class ExtendedRCNN(GeneralizedRCNN):
             if self.graphed is None:
                 features = self.backbone(images.tensor)
             else:
-                features = self.graphed(self.backbone, images.tensor)
+                features = self.graphed(self.backbone, [self.backbone], images.tensor)
             if detected_instances is not None:
                 given = [x.to(self.device) for x in detected_instances]
                 results = self.roi_heads.forward_with_given_boxes(features, given)

@@ -81,11 +81,13 @@ class ExtendedRPN(RPN):
         gt_instances: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
         """See ``RPN.forward``: proposals and losses."""
-        if self.graphed is None or self.training or torch.jit.is_tracing():
+        is_graphed = self.graphed is not None and self.graphed.applies_to(images.tensor)
+        if self.training or not is_graphed:
             return super().forward(images, features, gt_instances)
         limits = box_limits(images.image_sizes, images.tensor.device)
         used = [features[name] for name in self.in_features]
-        candidates = self.graphed(self._find_candidates, limits, *used)
+        modules = [self.rpn_head, self.anchor_generator]
+        candidates = self.graphed(self._find_candidates, modules, limits, *used)
         return select_proposals(
             candidates,
             images.image_sizes,

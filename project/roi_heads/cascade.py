@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads, _ScaleGradient
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
@@ -251,7 +252,8 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
 
         Args:
             limits: of the pictures, as :func:`box_limits` gives them, where their ``image_size``
-                is not known. Shape (N, 4).
+                is not known. Shape (N, 4). What is not finite is then no detection later; without
+                them it is Detectron2's error.
         """
         refined = []
         boxes_of_images = self.box_predictor[stage].predict_boxes(predictions, rois)
@@ -310,11 +312,14 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         """Detections without masks; called at inference only."""
         features = [features[name] for name in self.box_in_features]
         sizes = [x.image_size for x in proposals]
-        if self._is_graphed:
+        if self._is_graphed(features[0]):
             given = [x.proposal_boxes.tensor for x in proposals]
             limits = box_limits(sizes, features[0].device)
             padded = pad_rows(given, self.max_proposals)
-            boxes, scores = self.graphed(self._run_padded_stages, padded, limits, *features)
+            modules = [self.box_head, self.box_predictor]
+            boxes, scores = self.graphed(
+                self._run_padded_stages, modules, padded, limits, *features
+            )
             boxes = [x[: len(y)] for x, y in zip(boxes, given, strict=True)]
             scores = [x[: len(y)] for x, y in zip(scores, given, strict=True)]
         else:
@@ -328,9 +333,8 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             for of_picture in zip(boxes, scores, sizes, strict=True)
         ]
 
-    @property
-    def _is_graphed(self) -> bool:
-        return self.graphed is not None and not torch.jit.is_tracing()
+    def _is_graphed(self, feature: torch.Tensor) -> bool:
+        return self.graphed is not None and self.graphed.applies_to(feature)
 
     def _run_padded_stages(
         self, boxes: torch.Tensor, limits: torch.Tensor, *features: torch.Tensor
@@ -369,38 +373,51 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         self, features: dict[str, torch.Tensor], instances: list[Instances]
     ) -> list[Instances]:
         """Add ``pred_masks``, probabilities of shape (N, 1, side, side); at inference only."""
-        takes_whole_features = self.mask_on and self.mask_pooler is None
-        if not self.mask_on or (takes_whole_features and not self.has_mask_head_per_stage):
-            return super()._forward_mask(features, instances)
-        if takes_whole_features or not self._is_graphed:
-            classes = torch.cat([x.pred_classes for x in instances])
-            masks = self._predict_masks(
-                self._pool_masks(features, instances, "pred_boxes"), classes
-            ).split([len(x) for x in instances])
-        else:
-            multiple = max(self.box_predictor[-1].test_topk_per_image, 1)
+        if not self.mask_on:
+            return instances
+        if self._has_padded_masks(features):
+            topk = self.box_predictor[-1].test_topk_per_image
+            multiple = topk if topk > 0 else 100
             boxes = pad_rows([x.pred_boxes.tensor for x in instances], multiple)
             classes = pad_rows([x.pred_classes for x in instances], multiple)
             used = [features[name] for name in self.mask_in_features]
-            masks = self.graphed(self._predict_padded_masks, boxes, classes, *used)
+            modules = [self.mask_head]
+            masks = self.graphed(self._predict_padded_masks, modules, boxes, classes, *used)
             masks = [x[: len(y)].clone() for x, y in zip(masks, instances, strict=True)]
+        elif self.has_mask_head_per_stage:
+            pooled = self._pool_masks(features, instances, "pred_boxes")
+            classes = torch.cat([x.pred_classes for x in instances])
+            masks = self._average_masks(pooled, classes).split([len(x) for x in instances])
+        else:
+            return super()._forward_mask(features, instances)
         for x, of_picture in zip(instances, masks, strict=True):
             x.pred_masks = of_picture
         return instances
+
+    def _has_padded_masks(self, features: dict[str, torch.Tensor]) -> bool:
+        is_known = type(self.mask_head).forward is BaseMaskRCNNHead.forward  # reads classes only
+        return (
+            self.mask_pooler is not None
+            and (is_known or self.has_mask_head_per_stage)
+            and self._is_graphed(features[self.mask_in_features[0]])
+        )
 
     def _predict_padded_masks(
         self, boxes: torch.Tensor, classes: torch.Tensor, *features: torch.Tensor
     ) -> torch.Tensor:
         """Probabilities (N, R, 1, side, side) for boxes (N, R, 4) of classes (N, R)."""
         pooled = pool_every_level(self.mask_pooler, features, [Boxes(x) for x in boxes])
-        return self._predict_masks(pooled, classes.flatten()).unflatten(0, classes.shape)
+        if self.has_mask_head_per_stage:
+            masks = self._average_masks(pooled, classes.flatten())
+        else:
+            instances = Instances((0, 0), pred_classes=classes.flatten())
+            masks = self.mask_head(pooled, [instances])[0].pred_masks
+        return masks.unflatten(0, classes.shape)
 
-    def _predict_masks(self, pooled: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Probabilities (R, 1, side, side) of pooled features of R boxes, of classes (R,)."""
-        if not self.has_mask_head_per_stage:
-            instances = Instances((0, 0), pred_classes=classes)
-            self.mask_head(pooled, [instances])
-            return instances.pred_masks
+    def _average_masks(
+        self, pooled: torch.Tensor | dict[str, torch.Tensor], classes: torch.Tensor
+    ) -> torch.Tensor:
+        """The stages' mean probabilities (R, 1, side, side) of R boxes, of classes (R,)."""
         logits = torch.stack([head.layers(pooled) for head in self.mask_head])
         probs = logits.sigmoid().mean(dim=0)
         if probs.shape[1] > 1:

@@ -14,7 +14,10 @@ def box_limits(image_sizes: Sequence[tuple[int, int]], device: torch.device) -> 
     Returns:
         float32, shape (N, 4).
     """
-    return torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=torch.float32, device=device)
+    rows = [(width, height, width, height) for height, width in image_sizes]
+    # From other memory than pinned one, the copy to a GPU would wait for what it is computing.
+    limits = torch.tensor(rows, dtype=torch.float32, pin_memory=device.type == "cuda")
+    return limits.to(device, non_blocking=True)
 
 
 def clip_boxes(boxes: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ def test_on_a_cpu_nothing_is_kept():
     x = torch.rand(3, 2)
     with torch.no_grad():
         for _ in range(3):
-            assert torch.equal(graphed(module, x), module(x))
+            assert torch.equal(graphed(module, [module], x), module(x))
     assert len(graphed) == 0
 
 
