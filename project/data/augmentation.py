@@ -107,6 +107,11 @@ def _require_sound_values(keys: CfgNode) -> None:
     require_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling, ("choice", "range"))
     if not keys.MIN_SIZE_TRAIN:
         raise UserError("INPUT.MIN_SIZE_TRAIN names no size")
+    if sampling == "range" and len(keys.MIN_SIZE_TRAIN) != 2:
+        raise UserError(
+            "INPUT.MIN_SIZE_TRAIN_SAMPLING range: INPUT.MIN_SIZE_TRAIN must be two sizes, the"
+            f" smallest and the largest, not {keys.MIN_SIZE_TRAIN}"
+        )
     if not keys.CROP.ENABLED:
         return
     kinds = ("relative_range", "relative", "absolute", "absolute_range")

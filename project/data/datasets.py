@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from project.data.categories import Categories, read_categories
-from project.data.checking.problems import Severity
+from project.data.checking.problems import KINDS, Severity
 from project.data.checking.report import by_kind, in_one_line
 from project.data.coco_json import inspect_dataset, read_coco_json
 from project.data.coco_records import coco_records
@@ -50,7 +50,7 @@ def require_dataset(cfg: CfgNode, name: str) -> DatasetFiles:
         raise UserError(f"there is no data set {name!r}; known: {', '.join(known)}")
     files = known[name]
     root = Path(cfg.DATASETS.ROOT)
-    if not root.is_dir():
+    if not files.json_file.is_file() and not root.is_dir():
         raise UserError(
             f"no data at DATASETS.ROOT {str(root)!r}: expected {files.json_file.name} and"
             f" {files.image_root.name}/ in that folder (python scripts/generate_dataset.py makes"
@@ -175,8 +175,10 @@ def require_sound(files: DatasetFiles, skip_bad: bool) -> None:
     inspection = inspect_dataset(files.json_file, files.image_root)
     errors = inspection.errors
     warnings = [p for p in inspection.problems if p.severity is Severity.WARNING]
-    if warnings:
-        logger.warning(f"Data set {files.name!r}, repaired when loaded: {in_one_line(warnings)}")
+    for what, is_repaired in (("repaired when loaded", True), ("to look at", False)):
+        some = [p for p in warnings if bool(KINDS[p.kind].remedy) == is_repaired]
+        if some:
+            logger.warning(f"Data set {files.name!r}, {what}: {in_one_line(some)}")
     if errors and not skip_bad:
         raise UserError(
             f"data set {files.name!r}, {files.json_file}: {in_one_line(errors)}; python"

@@ -162,7 +162,8 @@ def _time_tests(trainer: Trainer) -> tuple[float | None, int]:
         _finish(cfg)
         seconds.append(time.perf_counter() - start)
     pictures = sum(len(loader) for loader in loaders)  # of this process
-    return float(np.median(seconds[1:] or seconds)), pictures
+    # With fewer pictures than processes, one may have none.
+    return float(np.median(seconds[1:] or seconds)) if seconds else None, pictures
 
 
 def _finish(cfg: CfgNode) -> None:

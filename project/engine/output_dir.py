@@ -29,7 +29,8 @@ def files_to_replace(cfg: CfgNode, *, resume: bool, overwrite: bool) -> list[Pat
         overwrite: it may be replaced.
 
     Raises:
-        UserError: it may not, or training is to start from one of its files.
+        UserError: it may not, or training is to start from one of its files; or there is a
+            checkpoint of another origin, whose name the run's would take.
     """
     output_dir = Path(cfg.OUTPUT_DIR)
     metrics = output_dir / "metrics.json"  # it is empty if the first iteration was not reached
@@ -39,6 +40,12 @@ def files_to_replace(cfg: CfgNode, *, resume: bool, overwrite: bool) -> list[Pat
         or len(periodic) > 0
         or any((output_dir / name).exists() for name in _CHECKPOINTS)
     )
+    latest = output_dir / "latest.pth"  # of a run it is a link, or beside what it is a copy of
+    if not holds_run and latest.exists() and not latest.is_symlink() and not overwrite:
+        raise UserError(
+            f"training would replace {str(latest)!r}, which is of no run here; move it away, add"
+            " --overwrite, or choose another OUTPUT_DIR"
+        )
     if not holds_run or resume:
         return []
     if not overwrite:

@@ -285,6 +285,8 @@ def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
         if name not in known:
             require_dataset(cfg, name)  # says so
         json_file = known[name].json_file
+        if name == "custom_test" and not json_file.is_file():
+            raise UserError(f"DATASETS.TEST_JSON: there is no file {str(json_file)!r}")
         why = f"{json_file} has no annotations" if json_file.is_file() else f"no file {json_file}"
         logger.warning(
             f"No evaluation on {name} while training: {why} (scripts/split_dataset.py sets a part"

@@ -44,6 +44,7 @@ class TrainStep(SimpleTrainer):
         detect_anomaly: bool = False,
     ):
         super().__init__(model, [], optimizer)
+        _begin_momentum(optimizer)
         self.seed = seed
         self.dtype = dtype
         self.accumulate = accumulate
@@ -185,6 +186,7 @@ class TrainStep(SimpleTrainer):
         state = {i: before[name] for i, name in enumerate(names) if name in before}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _begin_momentum(self.optimizer)
         if state_dict["grad_scaler"]:  # empty where there was nothing to scale, on another machine
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
@@ -195,6 +197,19 @@ class TrainStep(SimpleTrainer):
         groups = self.optimizer.param_groups
         # With several processes, the model is in a module.
         return [names[p].removeprefix("module.") for group in groups for p in group["params"]]
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give parameters without a momentum one of zeros, which changes nothing.
+
+    A fused step wants all of those that have a gradient to have one, or none; and which ones have a
+    gradient may change.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else []:
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _number_of(image_id: int | str) -> int:

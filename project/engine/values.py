@@ -15,6 +15,7 @@ from detectron2.modeling import (
 
 from project.errors import UserError, require_choice
 
+MAX_SEED = 2**32  # NumPy's
 _NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN")
 CHOICES = {
     "SOLVER.LR_SCHEDULER_NAME": (
@@ -59,8 +60,12 @@ def require_sound_values(cfg: CfgNode) -> None:
         if not (isinstance(value, (int, float)) and value >= least):
             which = "more than 0" if 0 < least < 1 else f"{least} or more"
             raise UserError(f"{key} is {value!r}; choose a number, {which}")
-    if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
-        raise UserError(f"SOLVER.STEPS {cfg.SOLVER.STEPS}: give the iterations in ascending order")
+    for key, what in (("STEPS", "iterations"), ("STEP_EPOCHS", "epochs")):
+        steps = list(cfg.SOLVER[key])
+        if steps != sorted(steps):
+            raise UserError(f"SOLVER.{key} {steps}: give the {what} in ascending order")
+    if cfg.SEED >= MAX_SEED:
+        raise UserError(f"SEED is {cfg.SEED}; choose a number below {MAX_SEED}")
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN names no data set")
 

@@ -66,9 +66,9 @@ def prediction_sheet(
     for record in chosen:
         image = read_image(Path(image_root) / record["file_name"])
         scale = min(cell_hw[0] / image.shape[0], cell_hw[1] / image.shape[1])
-        panels = [_draw(image, predicted[record["id"]], names, scale)]
+        panels = [_draw(image, predicted[record["id"]], names, scale, scored=True)]
         if "annotations" in coco_json:
-            panels.append(_draw(image, annotated[record["id"]], names, scale))
+            panels.append(_draw(image, annotated[record["id"]], names, scale, scored=False))
         pictures.append(add_title(np.concatenate(panels, axis=1), record["file_name"]))
     return arrange(pictures, columns)
 
@@ -143,7 +143,12 @@ def _masks_of(instances) -> np.ndarray:
 
 
 def _draw(
-    image: np.ndarray, items: Sequence[Mapping], names: Mapping[int, str], scale: float
+    image: np.ndarray,
+    items: Sequence[Mapping],
+    names: Mapping[int, str],
+    scale: float,
+    *,
+    scored: bool,
 ) -> np.ndarray:
     height, width = image.shape[:2]
     masks = (  # a model may have boxes only
@@ -156,7 +161,7 @@ def _draw(
     boxes[:, 2:] += boxes[:, :2]
     labels = [
         names.get(item["category_id"], str(item["category_id"]))
-        + (f" {item['score']:.2f}" if "score" in item else "")
+        + (f" {item['score']:.2f}" if scored else "")  # annotations may have any other keys
         for item in items
     ]
     categories = [item["category_id"] for item in items]

@@ -13,6 +13,7 @@ from detectron2.data.dataset_mapper import DatasetMapper
 from project.config import get_project_cfg
 from project.data.categories import Categories
 from project.data.datasets import (
+    dataset_files,
     has_annotations,
     register_datasets,
     require_dataset,
@@ -179,6 +180,30 @@ def test_names_and_places_that_are_not_there(custom, tmp_path):
     custom.DATASETS.TRAIN_JSON = ""
     with pytest.raises(UserError, match=r"DATASETS\.TRAIN_JSON"):
         require_dataset(custom, "custom_train")
+
+
+def test_absolute_paths_need_no_root(custom, tmp_path):
+    files = dataset_files(custom)["custom_train"]
+    custom.DATASETS.TRAIN_JSON = str(files.json_file.absolute())
+    custom.DATASETS.TRAIN_IMAGES = str(files.image_root.absolute())
+    custom.DATASETS.ROOT = str(tmp_path / "nothing")
+    assert require_dataset(custom, "custom_train").json_file == files.json_file.absolute()
+
+
+def test_what_is_said_to_be_repaired_is(custom, caplog):
+    content = coco_json()
+    whole = content["annotations"][0]["bbox"]
+    content["annotations"][0]["bbox"] = [0.1, 0.1, 0.2, 0.2]  # fractions of the size
+    content["categories"].append({"id": 99, "name": content["categories"][0]["name"]})
+    write(custom, content)
+    register_datasets(custom, resolve_categories(custom, None, must_agree=False))
+    require_sound(dataset_files(custom)["custom_train"], skip_bad=False)
+    repaired, others = (x.getMessage() for x in caplog.records if x.levelname == "WARNING")
+    assert "repaired when loaded: 1 x bbox-differs" in repaired
+    assert "to look at: 1 x category-name-twice" in others
+    records = {r["image_id"]: r["annotations"] for r in DatasetCatalog.get("custom_train")}
+    found = records[content["annotations"][0]["image_id"]][0]["bbox"]
+    assert np.allclose(found, whole, atol=1)
 
 
 def test_categories_come_from_the_data_then_the_checkpoint_then_the_test_set(custom, tmp_path):

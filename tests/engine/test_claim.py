@@ -72,3 +72,14 @@ def test_a_start_that_failed_before_its_first_iteration_is_no_run(start, tmp_pat
     start()
     (tmp_path / "run/metrics.json").touch()
     assert not start().overwrite
+
+
+def test_a_checkpoint_of_another_origin_is_not_replaced(start, tmp_path):
+    """latest.pth is the name of mmdetection's too, which is evaluated where it lies."""
+    latest = tmp_path / "run/latest.pth"
+    latest.parent.mkdir(exist_ok=True)
+    latest.write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"would replace .*latest\.pth"):
+        start()
+    assert latest.read_bytes() == b"weights"
+    start(job=Job(overwrite=True))

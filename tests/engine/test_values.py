@@ -19,6 +19,8 @@ from tests.helpers import load_small_config
         ("SOLVER.BASE_LR", "-1.0"),
         ("SOLVER.BASE_LR", "0.0"),
         ("SOLVER.STEPS", "(5, 3)"),
+        ("SOLVER.STEP_EPOCHS", "(2, 1)"),
+        ("SEED", str(2**32)),
         ("SOLVER.REFERENCE_WORLD_SIZE", "3"),
         ("MODEL.META_ARCHITECTURE", "RCNN"),
         ("MODEL.BACKBONE.NAME", "resnest50"),
@@ -33,6 +35,7 @@ from tests.helpers import load_small_config
         ("INPUT.RANDOM_FLIP", "both"),
         ("INPUT.MIN_SIZE_TRAIN", "()"),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "random"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"),
         ("INPUT.CROP.TYPE", "relativ"),
         ("INPUT.CROP.SIZE", "[1.5, 1.5]"),
         ("INPUT.CROP.TYPE", "absolute"),
@@ -43,6 +46,13 @@ def test_it_is_named(small_opts, key, value):
     cfg.merge_from_list([key, value])
     name = "there is no data set" if key == "DATASETS.TEST" else key.removesuffix(".TYPE")
     with pytest.raises(UserError, match=name):
+        prepare(cfg, Job(), num_processes=1)
+
+
+def test_a_misspelt_test_set_of_ones_own_is_no_run_without_evaluation(small_opts):
+    pairs = ["DATASETS.TEST", "('custom_test',)", "DATASETS.TEST_JSON", "test_anotations.json"]
+    cfg = load_small_config([*small_opts, *pairs, "DATASETS.TEST_IMAGES", "test_images"])
+    with pytest.raises(UserError, match=r"TEST_JSON: there is no file .*test_anotations\.json"):
         prepare(cfg, Job(), num_processes=1)
 
 

@@ -57,6 +57,17 @@ def test_a_picture_of_any_shape_is_drawn(tmp_path):
     assert sheet.shape[1] >= 360 and (sheet != 255).any()
 
 
+def test_annotations_may_have_a_score_of_any_kind(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((90, 90, 3), 90, dtype=np.uint8))
+    image = {"id": 1, "file_name": "a.png", "height": 90, "width": 90}
+    sheets = []
+    for keys in ({}, {"score": None}, {"score": "0.9"}, {"score": 0.9}):
+        annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [9, 9, 30, 30], **keys}
+        content = {"images": [image], "annotations": [annotation]}
+        sheets.append(prediction_sheet(content, tmp_path, []))
+    assert all(np.array_equal(sheet, sheets[0]) for sheet in sheets)
+
+
 def test_masks_are_held_one_at_a_time():
     side, number = 500, 40
     image = np.zeros((side, side, 3), dtype=np.uint8)
@@ -70,7 +81,7 @@ def test_masks_are_held_one_at_a_time():
     draw_detections(image, found)  # once, for the font
     for draw in (
         lambda: draw_detections(image, found),
-        lambda: _draw(image, items, {1: "a"}, 1.0),
+        lambda: _draw(image, items, {1: "a"}, 1.0, scored=False),
     ):
         tracemalloc.start()
         draw()

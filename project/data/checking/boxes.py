@@ -46,9 +46,11 @@ def inspect_box(
     if max(-x, -y, x + w - width, y + h - height) > _PIXEL_TOLERANCE:
         left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
         cut = [left, top, right - left, bottom - top]
+        if _iou(cut, mask.box) < _HARDLY_OVERLAPS:
+            cut = whole
         yield "bbox", ("bbox-partly-outside", f"{box} in {width} x {height}"), cut
     elif iou < _HARDLY_OVERLAPS:
-        yield "bbox", ("bbox-differs", f"IoU {iou:.2f}: {box}, mask {whole}"), None
+        yield "bbox", ("bbox-differs", f"IoU {iou:.2f}: {box}, mask {whole}"), whole
 
 
 def inspect_area(annotation: Mapping, mask: InspectedMask) -> Iterator[tuple]:

@@ -1,5 +1,6 @@
 """Check a COCO JSON, and make of it what can be used."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -175,6 +176,12 @@ class _Inspector:
         size = [image.get("width"), image.get("height")]
         if not all(_is_size(side) for side in size):
             kind = "image-size-missing" if None in size else "image-size-invalid"
+            stated = [_as_float(side) for side in size]
+            real = [header.width, header.height]
+            if any(x > 0 and abs(x - y) >= 1 for x, y in zip(stated, real, strict=True)):
+                kind = "image-size-differs"
+                self.add(kind, f"JSON {size[0]!r} x {size[1]!r}, file {real}", **place)
+                return None
             self.add(kind, f"width {size[0]!r}, height {size[1]!r}", **place)
             return {**image, "width": header.width, "height": header.height}
         if size != [header.width, header.height]:
@@ -344,6 +351,14 @@ def _file_name_defect(name: object) -> str | None:
 
 def _is_size(side: object) -> bool:
     return is_integer(side) and side > 0
+
+
+def _as_float(side: object) -> float:
+    """A number that is written in another way than it should be; NaN for what is none."""
+    try:
+        return float(side)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _letters(name: str) -> str:

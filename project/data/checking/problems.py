@@ -135,7 +135,9 @@ KINDS: dict[str, Kind] = {
     "bbox-outside": Kind(Severity.WARNING, "bbox is outside of the picture", _COMPUTED),
     "bbox-partly-outside": Kind(Severity.WARNING, "bbox leaves the picture", "cut off"),
     "bbox-corners": Kind(Severity.WARNING, "bbox is x, y, x, y, not x, y, w, h", _COMPUTED),
-    "bbox-differs": Kind(Severity.WARNING, "bbox and mask hardly overlap (IoU below 0.5)"),
+    "bbox-differs": Kind(
+        Severity.WARNING, "bbox and mask hardly overlap (IoU below 0.5)", _COMPUTED
+    ),
     # ---- masks
     **error_kinds(
         _OUT,
