@@ -209,6 +209,10 @@ def test_files_are_written_whole_and_never_over_others(tmp_path):
         check_output_file(tmp_path / "x/a.json", overwrite=False)
     with pytest.raises(UserError, match="is a folder"):
         check_output_file(tmp_path, overwrite=True)
+    (tmp_path / "a.json.tmp").mkdir()  # then nothing can be written, nor taken away
+    with pytest.raises(UserError, match=r"a\.json cannot be written"):
+        write_json([2], path)
+    assert json.loads(path.read_text()) == [1]
 
 
 @pytest.mark.parametrize("name", ["{:06d}", "picture {}"])

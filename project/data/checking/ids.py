@@ -30,9 +30,14 @@ class FreshIds:
 
 
 def as_number(value: object) -> object:
-    """A whole number that is written as text becomes one."""
+    """A whole number that is written as text becomes one, and one with a decimal point."""
     is_number = isinstance(value, str) and value.removeprefix("-").isdecimal()
-    return int(value) if is_number else value
+    return int(value) if is_number else without_point(value)
+
+
+def without_point(value: object) -> object:
+    """1.0, as pandas writes it, becomes 1."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def ambiguous_ids(pairs: Iterable[tuple]) -> set:
@@ -43,6 +48,7 @@ def ambiguous_ids(pairs: Iterable[tuple]) -> set:
     """
     meanings: dict[object, set] = defaultdict(set)
     for identifier, name in pairs:
+        identifier = without_point(identifier)
         if isinstance(identifier, (int, str)):
             meanings[identifier].add(repr(name))
     return {identifier for identifier, names in meanings.items() if len(names) > 1}
@@ -57,8 +63,8 @@ def readings(value: object) -> Iterator[object]:
         yield value
         if as_number(value) != value:
             yield as_number(value)
-    elif isinstance(value, float) and value.is_integer():
-        yield int(value)
+    elif without_point(value) is not value:
+        yield without_point(value)
 
 
 def is_integer(value: object) -> bool:

@@ -13,6 +13,7 @@ from project.data.checking.ids import (
     as_number,
     is_integer,
     readings,
+    without_point,
 )
 from project.data.checking.masks import InspectedMask, inspect_mask
 from project.data.checking.pictures import Header
@@ -99,7 +100,7 @@ class _Inspector:
             if category_id is None:
                 self.add("category-id-missing", f"number {number}, {name!r}")
                 continue
-            if as_number(category_id) != category_id:
+            if as_number(category_id) is not category_id:
                 self.add("category-id-text", repr(category_id), category_id=category_id)
                 category_id = as_number(category_id)
                 category = {**category, "id": category_id}
@@ -143,6 +144,10 @@ class _Inspector:
                 continue
             name, image_id = image.get("file_name"), image.get("id")
             place = {"file_name": name if isinstance(name, str) else None, "image_id": image_id}
+            if without_point(image_id) is not image_id:
+                self.add("image-id-float", repr(image_id), **place)
+                image_id = without_point(image_id)
+                image = {**image, "id": image_id}
             kind = _file_name_defect(name)
             if image_id is None:
                 self.add("image-id-missing", f"number {number}", **place)

@@ -50,7 +50,9 @@ KINDS: dict[str, Kind] = {
         categories_missing="there is no list of categories",
     ),
     "category-name-twice": Kind(Severity.WARNING, "two categories have one name"),
-    "category-id-text": Kind(Severity.WARNING, "a category's id is text", "made a number"),
+    "category-id-text": Kind(
+        Severity.WARNING, "a category's id is text, or has a decimal point", "made a number"
+    ),
     "category-gaps": Kind(Severity.NOTE, "category ids are not 1, 2, 3, ...; the model's are"),
     "category-without-objects": Kind(Severity.NOTE, "no object has this category"),
     "category-name-voc": Kind(Severity.NOTE, "a category is spelt otherwise than in PASCAL VOC"),
@@ -65,6 +67,7 @@ KINDS: dict[str, Kind] = {
         file_name_type="an image's file name is no text",
         file_name_escapes="a file name leads out of the image folder",
     ),
+    "image-id-float": Kind(Severity.WARNING, "an image's id has a decimal point", "made a number"),
     "file-name-twice": Kind(Severity.WARNING, "two images have one file"),
     "image-size-missing": Kind(Severity.WARNING, "no width or height", "taken from the file"),
     "image-size-invalid": Kind(
