@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     from project.checkpoint.writing import save_atomically
     from project.files import check_output_file
 
+    if args.output.suffix.lower() in (".safetensors", ".onnx"):
+        raise UserError(f"{args.output}: what is written is a .pth file")
     check_output_file(args.output, args.overwrite)
     content = read_checkpoint(find_weights(args.input))
     target = args.to or default_target(content)

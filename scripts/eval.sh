@@ -6,4 +6,4 @@ set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: bash scripts/eval.sh CHECKPOINT [KEY VALUE ...]" >&2; exit 2; }
 root="$(dirname "${BASH_SOURCE[0]}")/.."
 checkpoint="$1"; shift
-exec "$root/.venv/bin/python" "$root/train_net.py" --eval-only MODEL.WEIGHTS "$checkpoint" "$@"
+exec "$root/.venv/bin/python" "$root/train_net.py" --eval-only "$@" MODEL.WEIGHTS "$checkpoint"

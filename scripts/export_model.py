@@ -16,6 +16,7 @@ from pathlib import Path
 from project.dependencies import require_detectron2, require_package
 from project.errors import UserError, reports_user_errors
 from project.prediction.options import add_checkpoint_options
+from project.runtime import is_exported
 
 # Height and width of the generated pictures: small, large, and of other shapes than the trace's.
 CHECK_SIZES = ((32, 32), (480, 640), (375, 500), (900, 300), (1200, 1600))
@@ -68,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     from project.prediction.inputs import find_sources
     from project.prediction.predictor import Predictor
 
+    if not is_exported(str(args.output)):
+        raise UserError(f"--output {args.output}: exported models are known by their suffix, .onnx")
     check_output_file(args.output, args.overwrite)
     opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.INFERENCE_DTYPE", "float32"]
     opts += ["TEST.AUG.ENABLED", "False"]

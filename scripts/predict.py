@@ -12,6 +12,8 @@ What cannot be read is named and left out; the exit code is then 1.
 """
 
 import argparse
+import errno
+import signal
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -76,7 +78,10 @@ def main(argv: list[str] | None = None) -> None:
     with writer, tqdm(total=total, unit="picture", mininterval=1) as progress:
         for batch in _batches(sources, args.batch, unreadable):
             for (source, frame, image), detections in _detect(predictor, batch, unreadable):
-                writer.write(source, frame, image, detections)
+                try:
+                    writer.write(source, frame, image, detections)
+                except UserError as error:
+                    _keep_unless_hopeless(error, unreadable)
             progress.update(len(batch))
     print(
         f"{writer.number_of_detections} objects in {writer.number_of_pictures} pictures:"
@@ -85,6 +90,15 @@ def main(argv: list[str] | None = None) -> None:
     if unreadable:
         print(f"{len(unreadable)} left out:", *unreadable, sep="\n  ", file=sys.stderr)
         sys.exit(1)
+
+
+def _keep_unless_hopeless(error: UserError, unreadable: list[UserError]) -> None:
+    """A file that cannot be written is left out; where none can be, there is no use in going on."""
+    reason = getattr(error.__cause__, "errno", None)
+    if reason in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        raise error
+    if str(error) not in map(str, unreadable[-1:]):  # each frame of a video says so
+        unreadable.append(error)
 
 
 def _load_checkpoint(args: argparse.Namespace):
@@ -120,7 +134,8 @@ def _load_onnx(args: argparse.Namespace):
 def _names(paths: list[str]) -> Iterator[str]:
     for path in paths:
         if path == "-":
-            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+            lines = (line.strip("\r\n\ufeff") for line in sys.stdin)  # as Windows ends and begins
+            yield from filter(None, lines)
         else:
             yield path
 
@@ -165,4 +180,6 @@ def _detect(predictor, batch: tuple, unreadable: list[UserError]) -> Iterator[tu
 
 
 if __name__ == "__main__":
+    # What is done is written then, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main()

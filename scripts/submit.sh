@@ -7,4 +7,4 @@ set -euo pipefail
 root="$(dirname "${BASH_SOURCE[0]}")/.."
 checkpoint="$1" file="$2"; shift 2
 exec "$root/.venv/bin/python" "$root/train_net.py" --eval-only --format-only "$file" \
-  MODEL.WEIGHTS "$checkpoint" "$@"
+  "$@" MODEL.WEIGHTS "$checkpoint"

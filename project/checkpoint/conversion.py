@@ -21,7 +21,8 @@ def to_detectron2(content: Mapping[str, Any]) -> dict[str, Any]:
         content: what :func:`project.checkpoint.reading.read_checkpoint` returned.
 
     Returns:
-        ``{"model": state dict}``, and ``"meta"`` with the names of the classes if they are known.
+        ``{"model": state dict}``, ``"meta"`` with the names of the classes if they are known, and
+        "categories" and "config" of a checkpoint of this project.
 
     Raises:
         UserError: it is a body only, or has a tensor that our detector has not.
@@ -37,7 +38,9 @@ def to_detectron2(content: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [name for name in model if not NATIVE.recognises([name])]
     if unknown:
         raise UserError(_unknown(weight_format, unknown, "Detectron2"))
-    return {"model": model, **_meta(class_names(content))}
+    known = ("categories", "config") if weight_format is NATIVE else ()
+    kept = {key: content[key] for key in known if key in content}
+    return {"model": model, **kept, **_meta(class_names(content))}
 
 
 def to_mmdetection(content: Mapping[str, Any]) -> dict[str, Any]:

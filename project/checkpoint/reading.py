@@ -5,6 +5,7 @@ import logging
 import math
 import pickle
 import re
+import struct
 import threading
 import zipfile
 from collections.abc import Mapping
@@ -156,7 +157,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
                 " can run code when it is read, so it is refused"
             ) from error
         raise UserError(f"{path} is not a weights file, or is damaged") from error
-    except (RuntimeError, EOFError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a weights file, or is damaged ({reason})") from error
     if not isinstance(content, dict):
@@ -199,11 +200,20 @@ def _description_of_exported(path: str, size: int, mtime_ns: int) -> dict[str, A
 
 
 _reading = threading.Lock()
+# What torch and safetensors raise for files that are cut off, or have a byte changed.
+_DAMAGED = (
+    *(RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError, AttributeError),
+    *(struct.error, SafetensorError, zipfile.BadZipFile),
+)
 
 
 def _load_pickle(path: str) -> object:
     # The format of torch < 1.6 is not a zip file and cannot be mapped.
     mmap = zipfile.is_zipfile(path)
+    with open(path, "rb") as file:
+        begins_as_pickle = file.read(1) == pickle.PROTO
+    if not mmap and not begins_as_pickle:  # a web page, say, or a Git LFS pointer
+        raise ValueError("neither a zip file nor a pickle")
     # They are the whole process's: another thread that is done would take them away.
     with _reading, torch.serialization.safe_globals(SAFE_GLOBALS):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -1,6 +1,7 @@
 """Write a checkpoint so that no reader ever sees half of one."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def save_atomically(content: Any, path: Path) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         reason = _os_error(error)
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if reason is None:
             raise
         raise UserError(

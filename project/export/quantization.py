@@ -14,6 +14,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from project.errors import UserError
 from project.export.layers import is_last_layer
 from project.runtime.detector import IMAGE, PASTE_MASKS, PRECISION, SCORE_THRESHOLD
 
@@ -64,6 +65,13 @@ def quantize(path: Path, pictures: Iterable[np.ndarray]) -> int:
                 quantized.metadata_props.remove(entry)
         onnx.save(quantized, str(unfinished))
         unfinished.replace(path)
+    except UserError:  # a picture that cannot be read
+        raise
+    except Exception as error:  # as in OnnxDetector._run
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the calibration failed ({reason}); is one of the pictures too narrow for the model?"
+        ) from error
     finally:
         logging.disable(logging.NOTSET)
         onnxruntime.set_default_logger_severity(_WARNINGS)

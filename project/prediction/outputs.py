@@ -138,7 +138,9 @@ class PredictionWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter_fourcc(*"mp4v")
             size = drawn.shape[1], drawn.shape[0]
-            writer = cv2.VideoWriter(str(path), codec, source.frames_per_second(), size)
+            # MPEG-4 has rates as fractions of numbers below 65,536.
+            rate = round(source.frames_per_second(), 2)
+            writer = cv2.VideoWriter(str(path), codec, rate, size)
             if not writer.isOpened():
                 raise UserError(f"{path} could not be written; --no-pictures leaves pictures out")
             self._video = source, writer

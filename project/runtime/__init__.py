@@ -18,7 +18,7 @@ __all__ = ["Detections", "OnnxDetector", "is_exported", "load"]
 
 def is_exported(path: str) -> bool:
     """Whether a weights file is an ONNX file of ``scripts/export_model.py``, by its name."""
-    return path.endswith(".onnx")
+    return path.lower().endswith(".onnx")
 
 
 # Who trains uses the result type, but not onnxruntime.

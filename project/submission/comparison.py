@@ -97,6 +97,9 @@ def compare_submissions(
         if ours and theirs:
             rles = [[item["segmentation"] for item in items] for items in (ours, theirs)]
             ious = coco_mask.iou(*rles, [0] * len(theirs))
+            # Of two empty masks it is 0 there.
+            are_empty = [[coco_mask.area(rle) == 0 for rle in items] for items in rles]
+            ious[np.logical_and.outer(*are_empty)] = 1
         candidates = [
             (i, j, Pair(ours[i], theirs[j], float(ious[i, j])))
             for i, j in zip(*np.nonzero(ious >= iou_threshold), strict=True)

@@ -66,7 +66,9 @@ def prediction_sheet(
     for record in chosen:
         image = read_image(Path(image_root) / record["file_name"])
         scale = min(cell_hw[0] / image.shape[0], cell_hw[1] / image.shape[1])
-        panels = [_draw(image, predicted[record["id"]], names, scale, scored=True)]
+        # The most certain one above the others, as in predict.py's pictures.
+        found = sorted(predicted[record["id"]], key=lambda item: item["score"])
+        panels = [_draw(image, found, names, scale, scored=True)]
         if "annotations" in coco_json:
             panels.append(_draw(image, annotated[record["id"]], names, scale, scored=False))
         pictures.append(add_title(np.concatenate(panels, axis=1), record["file_name"]))

@@ -18,6 +18,7 @@ from project.checkpoint.reading import class_names, read_checkpoint
 from project.checkpoint.resnest_fork import FORK_NAMES
 from project.config import load_config
 from project.errors import UserError
+from scripts import convert_checkpoint
 from tests.helpers import FULL_CONFIG, REPOSITORY
 
 BODY = "backbone.bottom_up.body."
@@ -295,3 +296,17 @@ def test_the_most_specific_row_of_a_table_renames():
     assert table.to_ours("a.7.bias") == "last.bias"
     assert table.to_ours("a.3.convolution.weight") == "x.3.convolution.weight"
     assert table.to_ours("ab.3.weight") is None and table.to_theirs("x.3.c.weight") is not None
+
+
+def test_a_checkpoint_of_this_project_keeps_what_it_says_about_itself(seeded_checkpoint, tmp_path):
+    content = read_checkpoint(str(seeded_checkpoint))
+    converted = to_detectron2(content)
+    assert converted["categories"] == content["categories"]
+    assert converted["config"] == content["config"]
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.onnx"])
+def test_a_name_of_another_format_is_refused(seeded_checkpoint, tmp_path, capsys, name):
+    with pytest.raises(SystemExit, match="2"):
+        convert_checkpoint.main([str(seeded_checkpoint), str(tmp_path / name)])
+    assert "is a .pth file" in capsys.readouterr().err and not list(tmp_path.iterdir())

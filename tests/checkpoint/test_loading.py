@@ -131,18 +131,22 @@ def damaged_files(folder):
         "truncated": whole[: len(whole) // 2],
         "empty": b"",
         "text": b"version https://git-lfs.github.com/spec/v1\n",
+        "hello": b"hello",
+        "page": b"<!DOCTYPE html><title>Not Found</title>",
         "list": pickle.dumps([1, 2]),
         "code": pickle.dumps({"model": Payload()}),
     }
 
 
-@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "list", "code"])
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "hello", "page", "list", "code"])
 def test_a_damaged_or_malicious_file_is_one_line(tmp_path, kind):
     path = tmp_path / f"{kind}.pth"
     path.write_bytes(damaged_files(tmp_path)[kind])
     with pytest.raises(UserError, match=kind) as caught:
         read_checkpoint(str(path))
     assert "\n" not in str(caught.value)
+    if kind in ("text", "hello", "page"):  # a download that failed, say, and no malware
+        assert "is not a weights file" in str(caught.value)
 
 
 def test_relative_weights_are_looked_up_here_then_in_the_output_directory(tmp_path, monkeypatch):

@@ -60,6 +60,12 @@ def test_the_program_says_what_it_checked(seeded_checkpoint, tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_a_name_that_no_program_takes_for_a_model_is_refused(seeded_checkpoint, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        export_model.main(["--weights", str(seeded_checkpoint), "--output", str(tmp_path / "m")])
+    assert "suffix, .onnx" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_file_that_finds_other_objects_is_an_error(
     seeded_checkpoint, generated_root, tmp_path, capsys, monkeypatch
 ):

@@ -1,5 +1,6 @@
 """``scripts/predict.py``: every picture that is named, and what is written of it."""
 
+import errno
 import io
 import json
 import os
@@ -134,6 +135,28 @@ def test_names_need_not_be_in_utf_8(seeded_checkpoint, pictures, tmp_path, capsy
     assert len(list((out / "crops").iterdir())) == len(content["annotations"]) > 0
 
 
+def test_what_cannot_be_written_is_left_out(seeded_checkpoint, pictures, tmp_path, capsys):
+    first, second = sorted(pictures.iterdir())[:2]
+    (tmp_path / f"out/pictures/{first.stem}.jpg").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="1"):
+        run(seeded_checkpoint, tmp_path / "out", str(first), str(second), "--overwrite")
+    error = capsys.readouterr().err
+    assert "1 left out" in error and f"{first.stem}.jpg could not be written" in error
+    assert (tmp_path / f"out/pictures/{second.stem}.jpg").is_file()
+    content = json.loads((tmp_path / "out/coco.json").read_text())
+    assert len(content["images"]) == 2  # what was found is known all the same
+
+
+def test_a_full_disk_ends_it(seeded_checkpoint, pictures, tmp_path, monkeypatch):
+    def write_picture(path, image):
+        raise UserError("full") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("project.prediction.outputs.write_picture", write_picture)
+    with pytest.raises(SystemExit, match="2"):
+        run(seeded_checkpoint, tmp_path, str(pictures))
+    assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 1
+
+
 def test_a_video_is_not_written_under_a_name_that_is_not_in_utf_8(tmp_path):
     source = Source(tmp_path / "clip.avi", os.fsdecode(b"cl\xedp"), is_video=True)
     nothing = Detections(
@@ -144,10 +167,10 @@ def test_a_video_is_not_written_under_a_name_that_is_not_in_utf_8(tmp_path):
         writer.write(source, 0, np.zeros((8, 8, 3), np.uint8), nothing)
 
 
-def write_video(path, pictures) -> int:
+def write_video(path, pictures, rate: float = 5) -> int:
     """How many frames it has."""
     frames = [cv2.imread(str(file)) for file in sorted(pictures.iterdir())]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (160, 120))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, (160, 120))
     assert writer.isOpened()
     for frame in frames:
         writer.write(cv2.resize(frame, (160, 120)))
@@ -167,24 +190,28 @@ def test_a_video_that_was_cut_off_is_named(seeded_checkpoint, pictures, tmp_path
     assert expected in capsys.readouterr().err
 
 
-def test_a_video_becomes_a_video(seeded_checkpoint, pictures, tmp_path):
+@pytest.mark.parametrize("rate", [5, 90.123])  # the second is no rate of MPEG-4
+def test_a_video_becomes_a_video(seeded_checkpoint, pictures, tmp_path, rate):
     path = tmp_path / "clip.avi"
-    number_of_frames = write_video(path, pictures)
+    number_of_frames = write_video(path, pictures, rate)
     content = run(seeded_checkpoint, tmp_path / "out", str(path), "--masks", "--batch", "4")
     assert [image["frame"] for image in content["images"]] == list(range(number_of_frames))
     assert len(list((tmp_path / "out/masks").glob("clip_*.instances.png"))) == number_of_frames
     capture = cv2.VideoCapture(str(tmp_path / "out/pictures/clip.mp4"))
-    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate, abs=0.01)
     number = 0
     while capture.read()[0]:
         number += 1
     assert number == number_of_frames
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_names_from_the_standard_input(seeded_checkpoint, pictures, tmp_path, monkeypatch, end):
+@pytest.mark.parametrize(("begin", "end"), [("", "\n"), ("\ufeff", "\r\n")])  # Unix, Windows
+def test_names_from_the_standard_input(
+    seeded_checkpoint, pictures, tmp_path, monkeypatch, begin, end
+):
     files = sorted(pictures.iterdir())[1:3]
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{file}{end}" for file in files)))
+    lines = begin + "".join(f"{file}{end}" for file in files)
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     content = run(seeded_checkpoint, tmp_path, "-", "--no-pictures")
     assert [image["file_name"] for image in content["images"]] == [str(file) for file in files]
 

@@ -23,8 +23,9 @@ def detection(x: int, category_id: int = 1, score: float = 0.9, image_id: int = 
 
 def test_a_submission_is_equal_to_itself():
     submission = [detection(x) for x in (0, 2, 30)] + [detection(0, 2), detection(0, image_id=8)]
+    submission.append(detection(100))  # an empty mask
     comparison = compare_submissions(submission, copy.deepcopy(submission))
-    assert len(comparison.pairs) == 5 and comparison.number_of_differences() == 0
+    assert len(comparison.pairs) == 6 and comparison.number_of_differences() == 0
     assert all(pair.first == pair.second and pair.iou == 1 for pair in comparison.pairs)
     assert comparison.differences_by_image() == {}
 
