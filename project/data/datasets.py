@@ -5,6 +5,7 @@ and any other COCO-format data as ``custom_train`` and ``custom_test``.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -187,6 +188,25 @@ def require_sound(files: DatasetFiles, skip_bad: bool) -> None:
     for kind, found in by_kind(errors).items():
         places = "; ".join(problem.place() for problem in found)
         logger.warning(f"Data set {files.name!r}, left out: {len(found)} x {kind}: {places}")
+
+
+def warn_of_common_pictures(cfg: CfgNode) -> None:
+    """Log test sets with files that are trained on; scripts/check_dataset.py finds copies, too."""
+    known = dataset_files(cfg)
+
+    def pictures(name: str) -> set[str]:
+        files = known[name]
+        images = inspect_dataset(files.json_file, files.image_root).content["images"]
+        return {os.path.abspath(files.image_root / image["file_name"]) for image in images}
+
+    trained_on = set().union(*map(pictures, cfg.DATASETS.TRAIN))
+    for name in cfg.DATASETS.TEST:
+        tested_on = pictures(name)
+        if common := len(tested_on & trained_on):
+            logger.warning(
+                f"{common} of the {len(tested_on)} pictures of {name} are trained on, too: its AP"
+                " will not say how well other pictures do"
+            )
 
 
 def sets_with_annotations(cfg: CfgNode, names: Sequence[str] | None = None) -> list[str]:

@@ -30,6 +30,7 @@ from project.data.datasets import (
     require_sound,
     resolve_categories,
     sets_with_annotations,
+    warn_of_common_pictures,
 )
 from project.data.loading import require_divisible_batch
 from project.data.mapper import build_mapper
@@ -118,6 +119,7 @@ def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
         cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
         for name in cfg.DATASETS.TEST:
             _require_sound(cfg, name)
+        warn_of_common_pictures(cfg)
     categories = _categories(cfg, job)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
     register_datasets(cfg, categories)

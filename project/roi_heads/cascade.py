@@ -325,11 +325,11 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         else:
             boxes, scores = self._run_stages(features, proposals)
         last = self.box_predictor[-1]
-        limits = last.test_score_thresh, last.test_nms_thresh, last.test_topk_per_image
+        thresholds = last.test_score_thresh, last.test_nms_thresh, last.test_topk_per_image
         if torch.jit.is_tracing():
-            return fast_rcnn_inference(boxes, scores, sizes, *limits)[0]
+            return fast_rcnn_inference(boxes, scores, sizes, *thresholds)[0]
         return [
-            find_detections(*of_picture, *limits)
+            find_detections(*of_picture, *thresholds)
             for of_picture in zip(boxes, scores, sizes, strict=True)
         ]
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from project.data.datasets import (
     require_dataset,
     require_sound,
     resolve_categories,
+    warn_of_common_pictures,
 )
 from project.data.segmentation import compressed_rle, polygons, uncompressed_rle
 from project.errors import UserError
@@ -188,6 +190,20 @@ def test_absolute_paths_need_no_root(custom, tmp_path):
     custom.DATASETS.TRAIN_IMAGES = str(files.image_root.absolute())
     custom.DATASETS.ROOT = str(tmp_path / "nothing")
     assert require_dataset(custom, "custom_train").json_file == files.json_file.absolute()
+
+
+def test_pictures_that_are_trained_and_tested_on_are_counted(custom, caplog):
+    test = {**coco_json(), "images": coco_json()["images"][:2]}
+    test["annotations"] = test["annotations"][:3]
+    write(custom, test, "test.json")
+    custom.DATASETS.TEST_JSON = "test.json"
+    warn_of_common_pictures(custom)
+    assert "2 of the 2 pictures of custom_test are trained on" in caplog.text
+    caplog.clear()
+    shutil.copytree(Path(custom.DATASETS.ROOT) / "pictures", Path(custom.DATASETS.ROOT) / "others")
+    custom.DATASETS.TEST_IMAGES = "others"  # pictures of the same names
+    warn_of_common_pictures(custom)
+    assert not caplog.records
 
 
 def test_what_is_said_to_be_repaired_is(custom, caplog):
