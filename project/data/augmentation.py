@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -14,7 +15,7 @@ from project.errors import UserError, require_choice
 
 
 class ColorJitter(T.Augmentation):
-    """Brightness, contrast, saturation and hue at random, with torchvision's ``ColorJitter``.
+    """Brightness, contrast, saturation and hue at random, as torchvision's ``ColorJitter``.
 
     After "Some improvements on deep convolutional neural network based image classification"
     (Howard 2013) and SSD (Liu et al. 2016).
@@ -58,12 +59,19 @@ class ColorJitter(T.Augmentation):
         return picture.permute(1, 2, 0).contiguous().numpy()
 
 
+def _adjust_hue(picture: torch.Tensor, turns: float) -> torch.Tensor:
+    """In 256 steps, with OpenCV: torchvision's takes 4 s for 12 megapixels."""
+    hsv = cv2.cvtColor(picture.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(turns * 256) % 256)  # 8 bits go round, as the colour circle does
+    return torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)).permute(2, 0, 1)
+
+
 # In the order of torchvision's ColorJitter.get_params.
 _ADJUST = (
     v2.functional.adjust_brightness,
     v2.functional.adjust_contrast,
     v2.functional.adjust_saturation,
-    v2.functional.adjust_hue,
+    _adjust_hue,
 )
 
 

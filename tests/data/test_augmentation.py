@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
+from torchvision.transforms import v2
 
 from project.config import get_project_cfg
-from project.data.augmentation import ColorJitter, build_augmentations
+from project.data.augmentation import ColorJitter, _adjust_hue, build_augmentations
 from project.data.synthetic import render_scene
 from project.errors import UserError
 from project.seeding import seeded
@@ -95,3 +96,12 @@ def test_a_jitter_of_zero_changes_nothing():
     points, mask = np.array([[1.0, 2.0]]), np.ones((9, 7), dtype=np.uint8)
     assert np.array_equal(transform.apply_coords(points), points)
     assert np.array_equal(transform.apply_segmentation(mask), mask)
+
+
+@pytest.mark.parametrize("turns", [-0.5, -0.07, 0.0, 0.1, 0.34])
+def test_hues_are_nearly_torchvisions(turns):
+    picture = torch.from_numpy(render_scene(0, "test", 0).image).permute(2, 0, 1)
+    found = _adjust_hue(picture, turns).int()
+    expected = v2.functional.adjust_hue(picture, turns).int()
+    difference = (found - expected).abs()
+    assert difference.float().mean() < 2 and difference.max() < 12
