@@ -13,10 +13,12 @@ from project.runtime.detector import PRECISION
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 # What may lie between two layers; in float16 where all that it takes is.
 _BETWEEN = (
-    *("Add", "BatchNormalization", "Clip", "Concat", "Flatten", "GlobalAveragePool"),
-    *("HardSigmoid", "HardSwish", "MaxPool", "Mul", "Pad", "Relu", "Resize", "Sigmoid"),
+    *("Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Flatten"),
+    *("GlobalAveragePool", "HardSigmoid", "HardSwish", "MaxPool", "Mul", "Pad", "ReduceMean"),
+    *("Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Sub", "Transpose", "Unsqueeze"),
 )
-_FLOAT_INPUTS = {"Pad": (0, 2), "Resize": (0,)}  # by position; others are sizes. Else: all
+# By position; other inputs are sizes. Else: all.
+_FLOAT_INPUTS = {"Pad": (0, 2), "Reshape": (0,), "Resize": (0,), "Slice": (0,), "Unsqueeze": (0,)}
 _HALF = "/half"  # follows the name of a tensor in float16
 
 
