@@ -24,6 +24,12 @@ def require_choice(key: str, value: object, choices: Sequence) -> None:
         raise UserError(f"{key} is {value!r}; choose one of {', '.join(map(str, choices))}")
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of what a library's exception says; its name, if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def reports_user_errors(main: Callable) -> Callable:
     """Decorate a program's ``main``: a :class:`UserError` ends it with one line and exit code 2."""
 

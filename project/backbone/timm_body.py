@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from project.errors import UserError
+from project.errors import UserError, reason_of
 from project.layers.depthwise import use_fast_depthwise
 from project.layers.split_attention import use_fast_split_attention
 
@@ -111,7 +111,7 @@ def _create_features(name: str) -> nn.Module:
         similar = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:4]
         hint = f"; similar names: {', '.join(similar)}" if similar else ""
         raise UserError(
-            f"MODEL.TIMM.NAME {name!r} gives no features: {str(error).splitlines()[0]}{hint}"
+            f"MODEL.TIMM.NAME {name!r} gives no features: {reason_of(error)}{hint}"
         ) from error
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
@@ -145,7 +145,7 @@ def _require_promised_shapes(
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"MODEL.TIMM.NAME {name!r} cannot look at pictures of any size"
-            f" ({str(error).splitlines()[0]}); choose a convolutional model"
+            f" ({reason_of(error)}); choose a convolutional model"
         ) from error
     body.train()
     channels = body.feature_info.channels()

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from project.checkpoint.safe_globals import SAFE_GLOBALS
 from project.dependencies import require_package
-from project.errors import UserError
+from project.errors import UserError, reason_of
 from project.runtime import is_exported
 
 logger = logging.getLogger(__name__)
@@ -158,8 +158,9 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             ) from error
         raise UserError(f"{path} is not a weights file, or is damaged") from error
     except _DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a weights file, or is damaged ({reason})") from error
+        raise UserError(
+            f"{path} is not a weights file, or is damaged ({reason_of(error)})"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
     for key in ("model", "state_dict"):

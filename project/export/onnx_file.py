@@ -14,7 +14,7 @@ from detectron2.modeling import GeneralizedRCNN
 from onnx import numpy_helper
 
 from project.data.categories import Categories
-from project.errors import UserError
+from project.errors import UserError, reason_of
 from project.export.graph import DetectorGraph
 from project.runtime.detector import (
     FORMAT,
@@ -75,8 +75,9 @@ def export_onnx(
         onnx.save(proto, str(unfinished))
         unfinished.replace(path)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{cfg.MODEL.TIMM.NAME} cannot be exported to ONNX: {reason}") from error
+        raise UserError(
+            f"{cfg.MODEL.TIMM.NAME} cannot be exported to ONNX: {reason_of(error)}"
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from project.errors import UserError
+from project.errors import UserError, reason_of
 from project.export.layers import is_last_layer
 from project.runtime.detector import IMAGE, PASTE_MASKS, PRECISION, SCORE_THRESHOLD
 
@@ -68,9 +68,9 @@ def quantize(path: Path, pictures: Iterable[np.ndarray]) -> int:
     except UserError:  # a picture that cannot be read
         raise
     except Exception as error:  # as in OnnxDetector._run
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the calibration failed ({reason}); is one of the pictures too narrow for the model?"
+            f"the calibration failed ({reason_of(error)}); is one of the pictures too narrow for"
+            " the model?"
         ) from error
     finally:
         logging.disable(logging.NOTSET)

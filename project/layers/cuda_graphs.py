@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from project.errors import UserError
+from project.errors import UserError, reason_of
 
 MAX_GRAPHS = 16  # a detector has four for each size of a batch, and each keeps the features
 _capturing = threading.Lock()
@@ -104,7 +104,7 @@ class GraphedCalls:
                 # Nor does torch promise that its allocator is in order after this.
                 raise UserError(
                     f"MODEL.CUDA_GRAPHS: {_name_of(function)} cannot be captured"
-                    f" ({str(error).splitlines()[0]}); set it to False"
+                    f" ({reason_of(error)}); set it to False"
                 ) from error
         return graph, static_inputs, output
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from project.data.categories import Categories
-from project.errors import UserError
+from project.errors import UserError, reason_of
 from project.runtime.detections import Detections
 from project.runtime.lazy_masks import LazyMasks
 from project.runtime.pictures import rgb_array
@@ -106,7 +106,7 @@ class OnnxDetector:
         except Exception as error:
             height, width = feed[IMAGE].shape[:2]
             raise UserError(
-                f"the model fails on a picture of {width} x {height} pixels ({_reason(error)})"
+                f"the model fails on a picture of {width} x {height} pixels ({reason_of(error)})"
             ) from error
 
     def predict(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
@@ -131,8 +131,4 @@ def _open(
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     # As in OnnxDetector._run.
     except Exception as error:
-        raise UserError(f"{path} is damaged, or no ONNX model ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+        raise UserError(f"{path} is damaged, or no ONNX model ({reason_of(error)})") from error
