@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from pycocotools import mask as coco_mask
 from torch import nn
 
 from project.analysis.cost import count_cost
@@ -25,6 +24,7 @@ from project.benchmark.model import (
 from project.benchmark.timing import OURS, STOCK, exact_float32
 from project.data.categories import Categories
 from project.data.mapper import build_mapper
+from project.data.segmentation import mask_ious
 from project.errors import UserError
 from project.evaluation.coco_results import to_coco_results
 from project.evaluation.detections import to_detections
@@ -136,10 +136,7 @@ def share_found(expected: Sequence[Mapping], detections: Sequence[Mapping]) -> f
     if not expected or not detections:
         return float(len(expected) == len(detections))
     masks = [[item["segmentation"] for item in items] for items in (expected, detections)]
-    # One by one: in a list, pycocotools takes 255 at most.
-    are_empty = [np.array([coco_mask.area(mask) == 0 for mask in items]) for items in masks]
-    overlaps = coco_mask.iou(*masks, [0] * len(detections))
-    same_masks = (overlaps >= 0.99) | (are_empty[0][:, None] & are_empty[1])
+    same_masks = mask_ious(*masks) >= 0.99
     classes, scores, boxes = (
         [np.array([item[key] for item in items]) for items in (expected, detections)]
         for key in ("category_id", "score", "bbox")

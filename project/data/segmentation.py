@@ -1,7 +1,7 @@
 """Masks as COCO segmentations, and back: encoding loses no pixel."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -49,6 +49,21 @@ def compressed_rle(mask: np.ndarray) -> dict:
     """COCO's run lengths as a string. ``mask``: bool, shape (H, W)."""
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+
+
+def mask_ious(first: Sequence[Mapping], second: Sequence[Mapping]) -> np.ndarray:
+    """IoU of each RLE with each; 1 for two empty masks, of which pycocotools says 0.
+
+    Returns:
+        float64, shape (N, M).
+    """
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    ious = coco_mask.iou(first, second, [0] * len(second))
+    # One by one: in a list, pycocotools takes 255 at most.
+    are_empty = [[coco_mask.area(rle) == 0 for rle in rles] for rles in (first, second)]
+    ious[np.logical_and.outer(*are_empty)] = 1
+    return ious
 
 
 def mask_fields(mask: np.ndarray, segmentation: list | Mapping) -> dict:

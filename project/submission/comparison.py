@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as coco_mask
+
+from project.data.segmentation import mask_ious
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,8 @@ def compare_submissions(
             grouped[detection["image_id"]][number].append(detection)
     pairs, only_first, only_second = [], [], []
     for ours, theirs in grouped.values():
-        ious = np.zeros((len(ours), len(theirs)))
-        if ours and theirs:
-            rles = [[item["segmentation"] for item in items] for items in (ours, theirs)]
-            ious = coco_mask.iou(*rles, [0] * len(theirs))
-            # Of two empty masks it is 0 there.
-            are_empty = [[coco_mask.area(rle) == 0 for rle in items] for items in rles]
-            ious[np.logical_and.outer(*are_empty)] = 1
+        rles = [[item["segmentation"] for item in items] for items in (ours, theirs)]
+        ious = mask_ious(*rles)
         candidates = [
             (i, j, Pair(ours[i], theirs[j], float(ious[i, j])))
             for i, j in zip(*np.nonzero(ious >= iou_threshold), strict=True)
