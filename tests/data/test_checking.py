@@ -205,6 +205,7 @@ of_image("image-size-missing", "width", ...)
 of_image("image-size-invalid", "width", 0)
 of_image("image-size-invalid", "width", 60.5, "a width with a fraction")
 of_image("image-size-differs", "width", 61)
+of_image("image-size-differs", "width", 10**400, "a width that is no float")
 of_image("image-size-differs", "width", 30.5, "a width of another picture with a fraction")
 of_image("image-size-differs", "width", "120", "a width of another picture as text")
 

@@ -179,18 +179,9 @@ class _Inspector:
         for kind, detail in header.remarks:
             self.add(kind, detail, **place)
         size = [image.get("width"), image.get("height")]
-        if not all(_is_size(side) for side in size):
-            kind = "image-size-missing" if None in size else "image-size-invalid"
-            stated = [_as_float(side) for side in size]
-            real = [header.width, header.height]
-            if any(x > 0 and abs(x - y) >= 1 for x, y in zip(stated, real, strict=True)):
-                kind = "image-size-differs"
-                self.add(kind, f"JSON {size[0]!r} x {size[1]!r}, file {real}", **place)
-                return None
-            self.add(kind, f"width {size[0]!r}, height {size[1]!r}", **place)
-            return {**image, "width": header.width, "height": header.height}
-        if size != [header.width, header.height]:
-            before_rotation = header.rotated and size == [header.height, header.width]
+        stated, real = [_as_float(side) for side in size], [header.width, header.height]
+        if any(x > 0 and abs(x - y) >= 1 for x, y in zip(stated, real, strict=True)):
+            before_rotation = header.rotated and stated == real[::-1]
             there = f"{header.width} x {header.height}"
             self.add(
                 "image-exif-size" if before_rotation else "image-size-differs",
@@ -198,6 +189,10 @@ class _Inspector:
                 **place,
             )
             return None
+        if not all(_is_size(side) for side in size):
+            kind = "image-size-missing" if None in size else "image-size-invalid"
+            self.add(kind, f"width {size[0]!r}, height {size[1]!r}", **place)
+            return {**image, "width": header.width, "height": header.height}
         if header.unclear:
             self.add("image-exif-unclear", **place)
         elif header.rotated:
@@ -359,9 +354,11 @@ def _is_size(side: object) -> bool:
 
 
 def _as_float(side: object) -> float:
-    """A number that is written in another way than it should be; NaN for what is none."""
+    """A number, however it is written; NaN for what is none."""
     try:
         return float(side)
+    except OverflowError:
+        return math.inf
     except (TypeError, ValueError):
         return math.nan
 
