@@ -266,3 +266,38 @@ def test_pictures_to_check_on_have_the_sizes_that_are_wanted():
     pictures = checking.check_pictures([(32, 40), (300, 100)])
     assert [picture.shape for picture in pictures[:2]] == [(32, 40, 3), (300, 100, 3)]
     assert all(picture.dtype == np.uint8 for picture in pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "precision", "said", "advice"),
+    [
+        ("--half", "float16", "layers in float16", "needs float32"),
+        ("--int8", "int8", "calibrated on 2 pictures", "calibrate on more"),
+    ],
+)
+def test_less_precision_is_refused_where_it_finds_too_little(
+    seeded_checkpoint,
+    generated_root,
+    tmp_path,
+    capsys,
+    monkeypatch,
+    option,
+    precision,
+    said,
+    advice,
+):
+    path, folder = tmp_path / "model.onnx", str(generated_root / "test_images")
+    arguments = ["--weights", str(seeded_checkpoint), "--output", str(path), option]
+    arguments += [folder] if option == "--int8" else []
+    monkeypatch.setattr(export_model, "MAX_PICTURES", 2)
+    monkeypatch.setattr(export_model, "MIN_SHARE", 1.1)
+    with pytest.raises(SystemExit, match="2"):
+        export_model.main(arguments)
+    assert advice in capsys.readouterr().err and not list(tmp_path.iterdir())
+    monkeypatch.setattr(export_model, "MIN_SHARE", 0)
+    export_model.main(arguments)
+    assert said in capsys.readouterr().out
+    assert load(path).metadata["precision"] == precision
+    with pytest.raises(SystemExit, match="2"):
+        export_model.main([*arguments, "--int8" if option == "--half" else "--half", "pictures"])

@@ -13,7 +13,6 @@ from project.evaluation.coco_results import to_coco_results
 from project.export.checking import share_kept
 from project.export.half_precision import _convert, convert_to_half
 from project.runtime import load
-from scripts import export_model
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +90,3 @@ def test_tensors_that_others_read_stay_in_float32():
     found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
     for a, b in zip(found, expected, strict=True):
         assert np.allclose(a, b, rtol=3e-3)
-
-
-@pytest.mark.slow
-def test_the_program_converts_and_refuses_what_finds_too_little(
-    seeded_checkpoint, tmp_path, capsys, monkeypatch
-):
-    path = tmp_path / "model.onnx"
-    arguments = ["--weights", str(seeded_checkpoint), "--output", str(path), "--half"]
-    monkeypatch.setattr(export_model, "MIN_SHARE", 1.1)
-    with pytest.raises(SystemExit, match="2"):
-        export_model.main(arguments)
-    assert "needs float32" in capsys.readouterr().err and not list(tmp_path.iterdir())
-    monkeypatch.setattr(export_model, "MIN_SHARE", 0)
-    export_model.main(arguments)
-    assert "layers in float16" in capsys.readouterr().out
-    assert load(path).metadata["precision"] == "float16"
-    with pytest.raises(SystemExit, match="2"):
-        export_model.main([*arguments, "--int8", "pictures"])

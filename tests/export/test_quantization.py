@@ -11,7 +11,6 @@ from project.data.reading import read_image
 from project.export.checking import share_kept
 from project.export.quantization import _Pictures, quantize
 from project.runtime import load
-from scripts import export_model
 from tests.export.test_export_model import some_detections
 
 
@@ -67,24 +66,6 @@ def test_the_calibration_pastes_no_masks(exported, pictures):
         "image",
         "score_threshold",
     }
-
-
-@pytest.mark.slow
-def test_the_program_calibrates_and_refuses_what_finds_too_little(
-    seeded_checkpoint, generated_root, tmp_path, capsys, monkeypatch
-):
-    path = tmp_path / "model.onnx"
-    folder = str(generated_root / "test_images")
-    arguments = ["--weights", str(seeded_checkpoint), "--output", str(path), "--int8", folder]
-    monkeypatch.setattr(export_model, "MAX_PICTURES", 2)
-    monkeypatch.setattr(export_model, "MIN_SHARE", 1.1)
-    with pytest.raises(SystemExit, match="2"):
-        export_model.main(arguments)
-    assert "calibrate on more" in capsys.readouterr().err and not list(tmp_path.iterdir())
-    monkeypatch.setattr(export_model, "MIN_SHARE", 0)
-    export_model.main(arguments)
-    assert "calibrated on 2 pictures" in capsys.readouterr().out
-    assert load(path).metadata["precision"] == "int8"
 
 
 def test_the_share_counts_objects_of_the_same_class_and_place():
