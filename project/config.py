@@ -54,6 +54,9 @@ def add_project_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_BOX_CASCADE_HEAD.AVERAGE_GRADIENT = True
     # One mask head, or one for each stage.
     cfg.MODEL.ROI_MASK_HEAD.NUM_HEADS = 1
+    # What is as probable belongs to a mask, at inference. Where masks have an IoU of J with the
+    # objects, J / (1 + J) gives the highest (docs/accuracy.md).
+    cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST = 0.5
     # Resize pictures with "pillow" (antialiased) or "opencv" (not).
     cfg.INPUT.RESIZE_BACKEND = "pillow"
     # Decode JPEG files at 1/2, 1/4 or 1/8 of their size where resizing takes as much away.

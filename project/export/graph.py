@@ -32,6 +32,7 @@ class DetectorGraph(nn.Module):
         self.resize = _RESIZE[cfg.INPUT.RESIZE_BACKEND]
         self.min_size, self.max_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
         self.is_bgr = cfg.INPUT.FORMAT == "BGR"
+        self.mask_threshold = cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST
         self.register_buffer("category_ids", torch.tensor(categories.ids), persistent=False)
 
     def forward(
@@ -61,7 +62,8 @@ class DetectorGraph(nn.Module):
         if not found.has("pred_masks"):
             return outputs
         probabilities = found.pred_masks.probabilities
-        return *outputs, probabilities, paste(probabilities, boxes, height, width, paste_masks)
+        masks = paste(probabilities, boxes, height, width, self.mask_threshold, paste_masks)
+        return *outputs, probabilities, masks
 
 
 @contextmanager
@@ -84,6 +86,7 @@ def paste(
     boxes: torch.Tensor,
     height: int,
     width: int,
+    threshold: float,
     wanted: torch.Tensor,
 ) -> torch.Tensor:
     """Detectron2's ``paste_masks_in_image`` as two matrix products.
@@ -94,6 +97,7 @@ def paste(
     Args:
         probabilities: of each mask within its box. Shape (N, M, M).
         boxes: XYXY, pixels. Shape (N, 4).
+        threshold: what is as probable belongs to a mask.
         wanted: bool, shape ().
 
     Returns:
@@ -102,16 +106,20 @@ def paste(
     side = probabilities.shape[2]
     columns = _interpolation(boxes[:, 0], boxes[:, 2], width, side)
     rows = _interpolation(boxes[:, 1], boxes[:, 3], height, side)
-    return _masks_if(wanted, rows, probabilities, columns)
+    return _masks_if(wanted, rows, probabilities, columns, threshold)
 
 
 @torch.jit.script
 def _masks_if(
-    wanted: torch.Tensor, rows: torch.Tensor, probabilities: torch.Tensor, columns: torch.Tensor
+    wanted: torch.Tensor,
+    rows: torch.Tensor,
+    probabilities: torch.Tensor,
+    columns: torch.Tensor,
+    threshold: float,
 ) -> torch.Tensor:
     """A branch, which a trace keeps."""
     if bool(wanted):
-        return rows @ probabilities @ columns.transpose(1, 2) >= 0.5
+        return rows @ probabilities @ columns.transpose(1, 2) >= threshold
     return torch.zeros([0, 0, 0], dtype=torch.bool)
 
 

@@ -108,6 +108,7 @@ def _complete(proto: onnx.ModelProto, cfg: CfgNode, categories: Categories) -> N
         PRECISION: "float32",
         "categories": json.dumps(categories.to_mapping()),
         "score_threshold": str(threshold),
+        "mask_threshold": str(cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST),
         "config": config,
         "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
         "versions": json.dumps(versions()),

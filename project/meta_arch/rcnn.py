@@ -9,7 +9,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances, ROIMasks
 
-from project.errors import require_choice
+from project.errors import UserError, require_choice
 from project.layers.cuda_graphs import GraphedCalls
 from project.precision import DTYPES, resolve_dtype
 from project.proposal_generator.rpn import ExtendedRPN
@@ -26,6 +26,7 @@ class ExtendedRCNN(GeneralizedRCNN):
             bfloat16 where the machine computes with it, else float32.
         channels_last: keep pictures, features and weights with their channels last in memory.
         cuda_graphs: call backbone, RPN and RoI heads through :class:`GraphedCalls` at inference.
+        mask_threshold: see :func:`postprocess`.
         kwargs: see ``GeneralizedRCNN``.
     """
 
@@ -36,9 +37,11 @@ class ExtendedRCNN(GeneralizedRCNN):
         inference_dtype: str = "float32",
         channels_last: bool = False,
         cuda_graphs: bool = False,
+        mask_threshold: float = 0.5,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.mask_threshold = mask_threshold
         self.inference_dtype = inference_dtype
         self.channels_last = channels_last
         self.graphed = GraphedCalls() if cuda_graphs else None
@@ -51,12 +54,19 @@ class ExtendedRCNN(GeneralizedRCNN):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         require_choice("MODEL.INFERENCE_DTYPE", cfg.MODEL.INFERENCE_DTYPE, DTYPES)
+        mask_threshold = cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST
+        if not 0 < mask_threshold < 1:
+            raise UserError(
+                f"MODEL.ROI_MASK_HEAD.THRESH_TEST is {mask_threshold}; choose a probability"
+                " between 0 and 1"
+            )
         return {
             **super().from_config(cfg),
             "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
             # On a GPU it gained nothing (docs/performance.md).
             "channels_last": cfg.MODEL.DEVICE == "cpu",
             "cuda_graphs": cfg.MODEL.CUDA_GRAPHS,
+            "mask_threshold": mask_threshold,
         }
 
     def train(self, mode: bool = True) -> "ExtendedRCNN":
@@ -101,17 +111,20 @@ class ExtendedRCNN(GeneralizedRCNN):
         for instances, record in zip(results, batched_inputs, strict=True):
             height, width = instances.image_size
             size = record.get("height", height), record.get("width", width)
-            processed.append({"instances": postprocess(instances, *size)})
+            processed.append({"instances": postprocess(instances, *size, self.mask_threshold)})
         return processed
 
 
-def postprocess(instances: Instances, height: int, width: int) -> Instances:
+def postprocess(
+    instances: Instances, height: int, width: int, mask_threshold: float = 0.5
+) -> Instances:
     """Detectron2's ``detector_postprocess``, without pasting the masks.
 
     Args:
         instances: of a picture of ``instances.image_size``; ``pred_masks``, if any, are
             probabilities of shape (N, 1, M, M). They are changed.
         height, width: of the picture that the detections are wanted for.
+        mask_threshold: what is as probable belongs to the mask.
 
     Returns:
         The detections in its pixels, ``pred_masks`` as :class:`PastedMasks`; without those whose
@@ -125,5 +138,7 @@ def postprocess(instances: Instances, height: int, width: int) -> Instances:
     result = detector_postprocess(instances, height, width)
     probabilities = result.roi_masks.tensor
     result.remove("roi_masks")
-    result.pred_masks = PastedMasks(probabilities, result.pred_boxes.tensor, (height, width))
+    result.pred_masks = PastedMasks(
+        probabilities, result.pred_boxes.tensor, (height, width), mask_threshold
+    )
     return result

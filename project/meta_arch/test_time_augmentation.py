@@ -40,7 +40,8 @@ class TestTimeAugmentation(GeneralizedRCNNWithTTA):
             boxes = self._rescale_detected_boxes(pictures, detections, transforms)
             with_masks = self._batch_inference(pictures, boxes)
             detections.pred_masks = self._reduce_pred_masks(with_masks, transforms)
-        return {"instances": postprocess(detections, *size)}
+        threshold = self.cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST
+        return {"instances": postprocess(detections, *size, threshold)}
 
     @contextmanager
     def _without_masks(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from project.runtime.lazy_masks import LazyMasks
 from project.runtime.pictures import rgb_array
 
 # Of what a file takes, gives and says about itself; a runtime refuses another one.
-FORMAT = "cascade-mask-rcnn/1"
+FORMAT = "cascade-mask-rcnn/2"
 IMAGE, SCORE_THRESHOLD, PASTE_MASKS = "image", "score_threshold", "paste_masks"
 PRECISION = "precision"  # in the metadata: float32, float16 or int8
 # Masks as pixels, (N, H, W), are for other programs; here they are pasted when someone looks.
@@ -66,6 +66,7 @@ class OnnxDetector:
         if not 0 <= score_threshold <= 1:
             raise UserError(f"a score threshold of {score_threshold}: choose one from 0 to 1")
         self.score_threshold = score_threshold
+        self.mask_threshold = float(self.metadata["mask_threshold"])
         self._class_names = self.categories.to_mapping()
         names = {output.name for output in self._session.get_outputs()}
         self._outputs = [name for name in OUTPUTS if name in names]
@@ -89,7 +90,8 @@ class OnnxDetector:
         boxes, scores, category_ids = (outputs[name] for name in OUTPUTS[:3])
         masks = None
         if MASK_PROBABILITIES in outputs:
-            masks = LazyMasks(outputs[MASK_PROBABILITIES], boxes, image.shape[:2])
+            probabilities = outputs[MASK_PROBABILITIES]
+            masks = LazyMasks(probabilities, boxes, image.shape[:2], self.mask_threshold)
         return Detections(
             boxes,
             scores,

@@ -112,6 +112,7 @@ def test_frames_are_read_when_they_are_looked_at_and_as_often(monkeypatch):
             ),
             *("MODEL.ROI_BOX_CASCADE_HEAD.SCORE_FUSION", "logits", "MODEL.DELTA_CLAMP", "both"),
             *("INPUT.RESIZE_BACKEND", "opencv", "INPUT.FORMAT", "BGR"),
+            *("MODEL.ROI_MASK_HEAD.THRESH_TEST", "0.47"),
         ],
         # Detectron2's own parts.
         [
@@ -151,7 +152,14 @@ def test_with_other_heads(opts, generated_root, tmp_path):
         agreement = compare(predictor, detector, [noise(*size)], Limits(0.0, 0.5, 100))
         assert agreement.detections > 0 and agreement.is_close, agreement
     assert detector.categories == categories
-    assert (detector(noise(100, 120)).masks is None) == (not cfg.MODEL.MASK_ON)
+    found = detector(noise(100, 120))
+    assert (found.masks is None) == (not cfg.MODEL.MASK_ON)
+    if found.masks is not None:
+        session = onnxruntime.InferenceSession(str(path))
+        picture = {"image": noise(100, 120), "score_threshold": np.float32(found.scores.min())}
+        differing = np.asarray(found.masks) != session.run(["masks"], picture)[0]
+        assert found.masks.threshold == cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST
+        assert differing.mean() < 1e-4
 
 
 def test_without_objects_the_outputs_are_empty(exported):

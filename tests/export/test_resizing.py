@@ -61,7 +61,7 @@ def resizers(request, tmp_path_factory):
     return module, onnxruntime.InferenceSession(str(path)), expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=SIDES, width=SIDES)
 @example(height=96, width=96)  # nothing to do
 @example(height=192, width=192)  # half, for which OpenCV has an own routine

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from detectron2.layers import ROIAlign
+from detectron2.layers import ROIAlign, paste_masks_in_image
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -16,6 +16,8 @@ from project.layers.cuda_graphs import GraphedCalls
 from project.layers.roi_align import FastROIAlign
 from project.structures.pasted_masks import PastedMasks
 from tests.helpers import load_small_config
+
+FROM_ZERO = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.INFERENCE_DTYPE", "float32"]
 
 
 class ReplayedCalls(GraphedCalls):
@@ -42,8 +44,7 @@ class ReplayedCalls(GraphedCalls):
 
 @pytest.fixture
 def model_and_pictures(small_opts):
-    opts = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.INFERENCE_DTYPE", "float32"]
-    cfg = load_small_config([*small_opts, *opts])
+    cfg = load_small_config([*small_opts, *FROM_ZERO])
     torch.manual_seed(0)
     mapper = build_mapper(cfg, is_train=False)
     records = DatasetCatalog.get("tiny_voc_test_annotated")[:2]
@@ -67,6 +68,29 @@ def test_detections_are_detectron2s(model_and_pictures):
         differing = (ours.pred_masks.tensor != theirs.pred_masks).float().mean()
         assert differing < 1e-5
         assert set(ours.get_fields()) == set(theirs.get_fields())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("threshold", [0.3, 0.49])
+def test_masks_are_what_is_probable_enough(model_and_pictures, small_opts, threshold):
+    model, pictures = model_and_pictures
+    opts = [*FROM_ZERO, "MODEL.ROI_MASK_HEAD.THRESH_TEST", str(threshold)]
+    other = build_model(load_small_config([*small_opts, *opts])).eval()
+    other.load_state_dict(model.state_dict())
+    raw = GeneralizedRCNN.inference(model, pictures, do_postprocess=False)
+    for found, instances, picture in zip(other(pictures), raw, pictures, strict=True):
+        found, size = found["instances"], (picture["height"], picture["width"])
+        masks = instances.pred_masks[:, 0]
+        expected = paste_masks_in_image(masks, found.pred_boxes, size, threshold=threshold)
+        assert (found.pred_masks.tensor != expected).float().mean() < 1e-5
+        assert expected.sum() > paste_masks_in_image(masks, found.pred_boxes, size).sum()
+
+
+@pytest.mark.parametrize("threshold", ["0.0", "1.0", "50.0"])
+def test_a_threshold_of_masks_is_a_probability(small_opts, threshold):
+    opts = [*small_opts, "MODEL.ROI_MASK_HEAD.THRESH_TEST", threshold]
+    with pytest.raises(UserError, match="choose a probability between 0 and 1"):
+        build_model(load_small_config(opts))
 
 
 @torch.no_grad()
