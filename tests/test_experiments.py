@@ -126,10 +126,10 @@ def test_an_unknown_row_is_refused_before_anything_is_written(tmp_path):
 def test_a_row_trains_is_not_trained_twice_and_goes_on(generated_root, tmp_path):
     data, output = tmp_path / "data", tmp_path / "out"
     shutil.copytree(generated_root, data)
-    arguments = [data, output, "recipe", "--", *SMALL.split(), "MODEL.DEVICE", "cpu"]
+    arguments = [data, output, "jitter", "--", *SMALL.split(), "MODEL.DEVICE", "cpu"]
     first = experiments(*arguments)
     assert first.returncode == 0, first.stderr
-    run = output / "recipe/seed_1"
+    run = output / "jitter/seed_1"
     assert json.loads((run / "evaluation.json").read_text())["dataset"] == "tiny_voc_val"
     record = json.loads((run / "run.json").read_text())
     assert record["exit"] == "finished" and record["end_iteration"] == 3

@@ -93,7 +93,7 @@ def benchmark_data(cfg: CfgNode, records: Sequence[dict], rounds: int) -> DataBe
     Raises:
         UserError: the mappers disagree, or the recipe has polygons or other augmentations.
     """
-    require_choice("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("bitmask",))
+    require_stock_augmentations(cfg)
     stored = DatasetFromList(list(records), copy=False)
     with one_core():
         agreement = compare_mappers(cfg, stored)
@@ -155,6 +155,23 @@ def report_data(result: DataBenchmark) -> str:
     switches = tabulate(rows, [f"{OURS}, with", "ms a picture"])
     faster = f"{OURS} is {result.ratio} times as fast as {STOCK}"
     return "\n\n".join([equal, seconds, faster, steps, switches])
+
+
+def require_stock_augmentations(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` for a recipe that Detectron2's mapper cannot load pictures for."""
+    require_choice("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("bitmask",))
+    keys = cfg.INPUT
+    own = {
+        "INPUT.LSJ.ENABLED False": keys.LSJ.ENABLED,
+        "INPUT.COPY_PASTE.PROBABILITY 0.0": keys.COPY_PASTE.PROBABILITY > 0,
+        "INPUT.COLOR_JITTER.ENABLED False": keys.COLOR_JITTER.ENABLED,
+    }
+    if any(own.values()):
+        without = " ".join(pair for pair, is_on in own.items() if is_on)
+        raise UserError(
+            "Detectron2, which this is compared with, has not the recipe's augmentations: choose"
+            f" another recipe, or add {without} and INPUT.MIN_SIZE_TRAIN"
+        )
 
 
 def compare_mappers(cfg: CfgNode, records: Sequence[dict]) -> Agreement:

@@ -20,7 +20,7 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
 from project.benchmark import evaluation
-from project.benchmark.data import with_keys
+from project.benchmark.data import require_stock_augmentations, with_keys
 from project.benchmark.detection import (
     MIN_FOUND,
     build_detectors,
@@ -70,8 +70,10 @@ def benchmark_growth(
         config_file, opts: what ``cfg`` was made of, for processes of their own.
 
     Raises:
-        UserError: detections differ, with float32 on both sides.
+        UserError: detections differ, with float32 on both sides, or the recipe has augmentations
+            that Detectron2 has not.
     """
+    require_stock_augmentations(cfg)
     return [
         growth_with_batch(cfg, records[0], rounds),
         growth_with_size(cfg, config_file, opts),

@@ -135,7 +135,8 @@ def hint_at_data(share: float, num_workers: int) -> str:
         return ""
     return (
         f"{share:.0%} of the time is spent waiting for data: raise DATALOADER.NUM_WORKERS"
-        f" ({num_workers}; this machine has {os.cpu_count()} cores), or lower INPUT.MIN_SIZE_TRAIN"
+        f" ({num_workers}; this machine has {os.cpu_count()} cores), or lower the pictures' size:"
+        " INPUT.LSJ.SIZE or, without LSJ, INPUT.MIN_SIZE_TRAIN"
     )
 
 

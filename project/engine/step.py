@@ -157,8 +157,8 @@ class TrainStep(SimpleTrainer):
         remedies = [
             *([f"raise SOLVER.ACCUMULATE ({self.accumulate})"] if can_accumulate else []),
             *(["set SOLVER.AMP.ENABLED True"] if self.dtype == torch.float32 else []),
-            "lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN, INPUT.MAX_SIZE_TRAIN or"
-            " MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+            "lower SOLVER.IMS_PER_BATCH, MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE or the pictures'"
+            " size: INPUT.LSJ.SIZE or, without LSJ, INPUT.MIN_SIZE_TRAIN and INPUT.MAX_SIZE_TRAIN",
         ]
         return (
             f"out of memory in iteration {self.iter}, images {_image_ids(batch)} of {sizes} pixels"

@@ -50,6 +50,25 @@ def test_enlarged_pictures_show_the_same(generated_root, small_opts, tmp_path, c
     assert "6 pictures; resized alike" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["data", "growth"])
+@pytest.mark.parametrize(
+    ("opts", "missing"),
+    [
+        (["INPUT.LSJ.ENABLED", "True"], "add INPUT.LSJ.ENABLED False and"),
+        (["INPUT.COPY_PASTE.PROBABILITY", "0.5"], "add INPUT.COPY_PASTE.PROBABILITY 0.0 and"),
+        (["INPUT.COLOR_JITTER.ENABLED", "True"], "add INPUT.COLOR_JITTER.ENABLED False and"),
+    ],
+)
+def test_augmentations_that_detectron2_has_not_are_refused(
+    generated_root, capsys, name, opts, missing
+):
+    arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG), *opts]
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main([name, *arguments])
+    error = capsys.readouterr().err
+    assert missing in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("changed", ["image", "gt_boxes", "gt_classes", "gt_masks", "number"])
 def test_mappers_that_disagree_are_found_out(small_opts, monkeypatch, changed):
     cfg = load_small_config(small_opts)

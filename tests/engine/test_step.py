@@ -126,7 +126,7 @@ def test_out_of_memory_is_one_line_with_sizes_and_keys():
         step_of(loss)
     message = str(caught.value)
     assert "images [3, 5, 8, 9] of 40x60, 40x60" in message and "\n" not in message
-    assert "SOLVER.ACCUMULATE" in message and "INPUT.MAX_SIZE_TRAIN" in message
+    assert "SOLVER.ACCUMULATE" in message and "INPUT.LSJ.SIZE" in message
 
 
 def test_what_begins_to_train_goes_on_with_what_did():
