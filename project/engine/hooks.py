@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from timm.utils import ModelEmaV3
 from torch import distributed
+from torch.utils.data import DataLoader
 
 from project.data.loading import STOP_SIGNALS
 
@@ -217,7 +218,27 @@ class EMAHook(HookBase):
 
 
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's, with the same result in a resumed run: it begins with the same pictures."""
+    """Detectron2's, with the same result in a resumed run: it begins with the same pictures.
+
+    Args:
+        build_loader: called with ``seed``, the trainer's, when training begins.
+        period, model, num_iter: see Detectron2's.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        model: torch.nn.Module,
+        build_loader: Callable[..., DataLoader],
+        num_iter: int,
+    ):
+        super().__init__(period, model, None, num_iter)
+        self._build_loader = build_loader
+
+    def before_train(self) -> None:
+        # Not before: a resumed run has read its seed by now.
+        self._data_loader = self._build_loader(seed=self.trainer.seed)
+        self._build_loader = None  # which has all records
 
     def update_stats(self) -> None:
         self._data_iter = None

@@ -14,7 +14,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 
 import torch
@@ -109,7 +109,17 @@ def _launch_config(processes: Processes) -> LaunchConfig:
         run_id=run_id,
         max_restarts=0,
         **place,
+        **_signals(),
     )
+
+
+def _signals() -> dict[str, str]:
+    """After nohup, a hangup ends nothing: torch would pass it on to the processes."""
+    # An older torch has no such field, and always passes it on.
+    can_choose = any(field.name == "signals_to_handle" for field in fields(LaunchConfig))
+    if can_choose and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return {"signals_to_handle": "SIGTERM,SIGINT,SIGQUIT"}
+    return {}
 
 
 def _exit_code(error: ChildFailedError) -> int:
@@ -160,6 +170,11 @@ def with_process_group(function: Callable, args: tuple, device: str) -> None:
     local_rank, local_size = (int(os.environ[k]) for k in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     on_gpu = device.startswith("cuda")
     if on_gpu:
+        if ":" in device:
+            raise UserError(
+                f"MODEL.DEVICE is {device}, but each process takes a GPU of its own: type cuda"
+                " (CUDA_VISIBLE_DEVICES chooses some)"
+            )
         if local_size > torch.cuda.device_count():
             raise UserError(
                 f"{local_size} processes on this machine, but torch sees"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 from project.checkpoint.reading import find_weights, periodic_checkpoints
 from project.data.loading import build_train_loader
@@ -68,11 +69,9 @@ def claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
     """Make the run's directory, without the files of the run before.
 
     Raises:
-        UserError: the directory cannot be made, or the new run could not begin: nothing is deleted.
+        UserError: the directory cannot be made.
     """
     output_dir = Path(cfg.OUTPUT_DIR)
-    if replaced:
-        _require_trainer(cfg)
     for path in replaced:
         path.unlink()
     if replaced:
@@ -81,10 +80,14 @@ def claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
     claim_for_job(cfg.OUTPUT_DIR)
 
 
-def _require_trainer(cfg: CfgNode) -> None:
-    """Build all that trains, and fill the model, once, for what that refuses."""
+def require_trainer(cfg: CfgNode) -> None:
+    """Build all that trains, and fill the model, once, for what that refuses.
+
+    Called in every process that there is, before a run is deleted for another one.
+    """
     cfg = cfg.clone()
-    cfg.MODEL.DEVICE = "cpu"  # processes that are started after this one need its GPU
-    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # of them, this one alone is here
+    if comm.get_world_size() == 1:
+        cfg.MODEL.DEVICE = "cpu"  # processes that are started after this one need its GPU
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # of them, this one alone is here
     with rehearsed(cfg) as trainer:
         build_train_loader(trainer.cfg, trainer.records, seed=0)

@@ -2,9 +2,11 @@
 
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -36,7 +38,8 @@ from project.data.loading import require_divisible_batch
 from project.data.mapper import build_mapper
 from project.engine.console import log_to_console, log_to_file
 from project.engine.dry_run import dry_run
-from project.engine.output_dir import claim_output_dir, files_to_replace
+from project.engine.launch import OTHERS_ERROR_SECONDS
+from project.engine.output_dir import claim_output_dir, files_to_replace, require_trainer
 from project.engine.run_record import (
     is_claimed,
     is_finished,
@@ -71,6 +74,11 @@ class Job:
     overwrite: bool = False
     dry_run: bool = False
 
+    @property
+    def trains(self) -> bool:
+        """Whether it leaves a run in ``OUTPUT_DIR``."""
+        return not (self.eval_only or self.dry_run)
+
     def __post_init__(self):
         if self.submission and not self.eval_only:
             raise UserError("--format-only needs --eval-only")
@@ -81,6 +89,19 @@ class Job:
 
 
 def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
+    """:func:`check` in the process that starts the others, and make ``OUTPUT_DIR`` ready.
+
+    Raises:
+        UserError: see the functions called.
+    """
+    replaced = check(cfg, job, num_processes)
+    if job.trains:
+        if replaced:
+            require_trainer(cfg)
+        claim_output_dir(cfg, replaced)
+
+
+def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
     """Check in seconds all that could stop the job later; complete ``cfg`` from the data.
 
     Sets ``MODEL.ROI_HEADS.NUM_CLASSES`` and, in training, leaves out of ``DATASETS.TEST`` what
@@ -88,6 +109,9 @@ def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
 
     Args:
         num_processes: that will do the job together, on all machines.
+
+    Returns:
+        The files of a run in ``OUTPUT_DIR`` that is to be replaced.
 
     Raises:
         UserError: see the functions called.
@@ -125,36 +149,53 @@ def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
     register_datasets(cfg, categories)
     if not job.eval_only:
         _require_best_metric(cfg, categories)
-        replaced = files_to_replace(cfg, resume=job.resume, overwrite=job.overwrite)
-        if not job.dry_run:
-            claim_output_dir(cfg, replaced)
+        return files_to_replace(cfg, resume=job.resume, overwrite=job.overwrite)
+    return []
 
 
 def prepare_and_run(cfg: CfgNode, job: Job) -> None:
-    """:func:`prepare` in one of several processes that were started together, then :func:`run`.
+    """:func:`prepare` in processes that were started together, then :func:`run`.
 
     Processes that torchrun has started again go on with their run.
 
     Raises:
-        UserError: in the first process; the others just end.
+        UserError: in the first process of each machine, of what any process refuses.
+        SystemExit: in the others.
     """
-    problem, changed = "", []
     job = _restarted(cfg, job)
-    if comm.is_main_process():
+    replaced = _together(check, cfg, job, comm.get_world_size(), main_only=True)
+    changed = [
+        *("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+        *("DATASETS.TEST", cfg.DATASETS.TEST),
+    ]
+    cfg.merge_from_list(comm.all_gather(changed)[0])
+    if job.trains:
+        if any(comm.all_gather(bool(replaced))):
+            register_datasets(cfg, _categories(cfg, job))
+            _together(require_trainer, cfg)
+        _together(claim_output_dir, cfg, replaced, main_only=True)
+    run(cfg, job)
+
+
+def _together(function: Callable, *args, main_only: bool = False) -> Any:
+    """``function(*args)`` in every process, or in the main one; all end where one refuses it.
+
+    Returns:
+        What the function does; None where it was not called.
+    """
+    problem, result = "", None
+    if not main_only or comm.is_main_process():
         try:
-            prepare(cfg, job, comm.get_world_size())
+            result = function(*args)
         except UserError as error:
             problem = str(error)
-        changed = [
-            *("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
-            *("DATASETS.TEST", cfg.DATASETS.TEST),
-        ]
-    problem, changed = comm.all_gather((problem, changed))[0]
-    if not problem:
-        cfg.merge_from_list(changed)
-        run(cfg, job)
-    elif comm.is_main_process():
-        raise UserError(problem)
+    problems = [problem for problem in comm.all_gather(problem) if problem]
+    if not problems:
+        return result
+    if comm.get_local_rank() == 0:
+        raise UserError(problems[0])
+    time.sleep(OTHERS_ERROR_SECONDS)  # what is said comes first
+    raise SystemExit(2)
 
 
 def _restarted(cfg: CfgNode, job: Job) -> Job:

@@ -4,6 +4,7 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from detectron2.config import CfgNode
@@ -15,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 from fvcore.nn.precise_bn import get_bn_modules
 from timm.utils import ModelEmaV3
-from torch import nn, optim
+from torch import distributed, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -76,7 +77,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
-        if on_cpu and comm.get_world_size() > 1:
+        if on_cpu and distributed.is_initialized():  # by torchrun also for one process
             use_cpu_sync_batchnorm(model)
         self.ema = None
         if cfg.MODEL.EMA.ENABLED:
@@ -106,6 +107,11 @@ class Trainer(DefaultTrainer):
             trainer=weakref.proxy(self),
         )
         self.register_hooks(self.build_hooks())
+
+    @property
+    def seed(self) -> int:
+        """Of all random draws; a resumed run has that of its beginning."""
+        return self._trainer.seed
 
     @property
     def model_to_use(self) -> nn.Module:
@@ -140,9 +146,9 @@ class Trainer(DefaultTrainer):
         if self.ema is not None:
             ret.append(EMAHook(self.ema, unwrapped(self.model)))
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            loader = build_train_loader(cfg, self.records, seed=self._trainer.seed)
-            number = cfg.TEST.PRECISE_BN.NUM_ITER
-            ret.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model_to_use, loader, number))
+            build_loader = partial(build_train_loader, cfg, self.records)
+            period, number = cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER
+            ret.append(PreciseBN(period, self.model_to_use, build_loader, number))
         evaluates = len(cfg.DATASETS.TEST) > 0
         if cfg.TEST.EARLY_STOP_PATIENCE and not (evaluates and cfg.TEST.EVAL_PERIOD):
             raise UserError(
@@ -299,9 +305,7 @@ class Trainer(DefaultTrainer):
 
     def read_batches(self) -> None:
         """Begin the stream of batches, at ``start_iter``."""
-        loader = build_train_loader(
-            self.cfg, self.records, seed=self._trainer.seed, start=self.start_iter
-        )
+        loader = build_train_loader(self.cfg, self.records, seed=self.seed, start=self.start_iter)
         self._trainer.batches = iter(loader)
 
     def train(self) -> OrderedDict | None:

@@ -226,6 +226,46 @@ def test_torchrun_starts_the_program_as_it_is(root, tmp_path):
     # Another job does not mix with it; the first process says why.
     output = finish(start(words), code=1)
     assert output.count("error: OUTPUT_DIR") == 1 and "already holds a run" in output
+    # It may replace it, if it can begin: all processes find out together, and draw a seed.
+    words += ["SEED", "-1"]
+    at = words.index("--config-file")
+    words.insert(at, "--overwrite")
+    refused = finish(start([*words, "TEST.EARLY_STOP_PATIENCE", "1"]), code=1)
+    assert refused.count("error: TEST.EARLY_STOP_PATIENCE counts evaluations") == 1
+    assert json.loads((tmp_path / "run/run.json").read_text())["end_iteration"] == 2
+    finish(start([*words, "SOLVER.MAX_ITER", "3"]))
+    assert json.loads((tmp_path / "run/run.json").read_text())["end_iteration"] == 3
+
+
+@pytest.mark.slow
+def test_one_process_of_torchrun_has_sync_batchnorm_on_a_cpu(root, tmp_path):
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    words += ["train_net.py", "--config-file", str(SMALL_CONFIG)]
+    words += pairs(root, tmp_path / "run", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1")
+    finish(start([*words, "MODEL.FPN.NORM", "SyncBN"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["nohup"], []])
+def test_after_nohup_a_hangup_ends_nothing(root, tmp_path, command):
+    opts = ("SOLVER.MAX_ITER", "12", "SOLVER.CHECKPOINT_PERIOD", "2")
+    words = ["train_net.py", "--config-file", str(SMALL_CONFIG), "--num-gpus", "2"]
+    words += pairs(root, tmp_path / "run", "DATASETS.TEST", "()", *opts)
+    process = subprocess.Popen(
+        [*command, sys.executable, *words],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: list((tmp_path / "run").glob("model_*.pth")), process)
+    os.killpg(process.pid, signal.SIGHUP)  # as a connection does that is lost
+    process.communicate(timeout=170)
+    finished = (tmp_path / "run/model_final.pth").exists()
+    assert (process.returncode == 0, finished) == (bool(command), bool(command))
 
 
 @pytest.mark.slow

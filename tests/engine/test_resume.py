@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.checkpoint.writing import save_atomically
@@ -177,6 +178,18 @@ def test_it_is_exact_with_other_options_too(generated_root, tmp_path, opts):
     parts = config(generated_root, tmp_path / "parts", *opts)
     with pytest.raises(StopTraining):
         train(parts, stop_after=3)
+    assert_same(train(parts, resume=True), whole)
+
+
+def test_a_resumed_run_has_the_seed_that_was_drawn(generated_root, tmp_path, monkeypatch):
+    opts = ("SEED", "-1", "TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
+    opts += EVERY_SECOND
+    monkeypatch.setattr(comm, "shared_random_seed", lambda: 3)
+    whole = train(config(generated_root, tmp_path / "whole", *opts))
+    parts = config(generated_root, tmp_path / "parts", *opts)
+    with pytest.raises(StopTraining):
+        train(parts, stop_after=3)
+    monkeypatch.setattr(comm, "shared_random_seed", lambda: 4)
     assert_same(train(parts, resume=True), whole)
 
 
