@@ -14,12 +14,13 @@ import os
 import sys
 from pathlib import Path
 
-from project.dependencies import require_detectron2
+from project.dependencies import require_detectron2, require_package
 from project.errors import reports_user_errors
 
 
 class _ListRecipes(argparse.Action):
     def __call__(self, parser, *_):
+        require_package("tabulate")
         from tabulate import tabulate
 
         from project.recipes import list_recipes

@@ -1,6 +1,7 @@
 """Which devices a run uses."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -19,7 +20,8 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
         device_is_given: whether the user named ``MODEL.DEVICE``.
 
     Raises:
-        UserError: more GPUs were asked for than there are, or a GPU where there is none.
+        UserError: more GPUs were asked for than there are, a GPU where there is none, or one that
+            torch was not compiled for.
     """
     if num_gpus is not None and num_gpus < 0:
         raise UserError(f"--num-gpus {num_gpus}: choose 0 (the CPU) or more")
@@ -36,10 +38,59 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
         cfg.MODEL.DEVICE = "cpu"
         return 1
     wanted = 1 if num_gpus is None else num_gpus
+    if available:
+        _require_kernels(int(number) if number.isdecimal() else 0)
     if wanted > available:
         instead = f"--num-gpus {available}" if available else "MODEL.DEVICE cpu without --num-gpus"
         raise UserError(
             f"{wanted} GPU(s) asked for, but torch {torch.__version__} sees {available} that it can"
-            f" use; type {instead}"
+            f" use; type {instead} (python scripts/torch_versions.py report says why)"
         )
+    if number:
+        _choose_gpu(int(number), wanted, available)
     return wanted
+
+
+def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """Whether a GPU can run what a torch was compiled for.
+
+    Machine code runs on later GPUs of the same major version, PTX on all later ones (CUDA C++
+    Programming Guide, "Compute Capability").
+
+    Args:
+        capability: of the GPU, major and minor.
+        architectures: as ``torch.cuda.get_arch_list`` names them: "sm_86", "compute_90", ...
+    """
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        compiled = divmod(int(digits.rstrip("af")), 10)
+        is_same = kind == "compute" or compiled[0] == capability[0]
+        if is_same and compiled <= capability:
+            return True
+    return False
+
+
+def _require_kernels(index: int) -> None:
+    architectures = torch.cuda.get_arch_list()
+    if index < torch.cuda.device_count() and not has_kernels(
+        torch.cuda.get_device_capability(index), architectures
+    ):
+        raise UserError(
+            f"torch {torch.__version__} was not compiled for GPU {index},"
+            f" {torch.cuda.get_device_name(index)} (it was for {' '.join(architectures)}): python"
+            " scripts/torch_versions.py report says which torch is; or type MODEL.DEVICE cpu"
+        )
+
+
+def _choose_gpu(number: int, wanted: int, available: int) -> None:
+    """Let this process use GPU ``number``, also where torch takes "the current one"."""
+    if wanted > 1:
+        raise UserError(
+            f"MODEL.DEVICE cuda:{number} is one GPU, and --num-gpus asks for {wanted}: leave one"
+            " of the two out (CUDA_VISIBLE_DEVICES chooses several)"
+        )
+    if number >= available:
+        raise UserError(
+            f"MODEL.DEVICE is cuda:{number}, but torch sees {available} GPU(s), from cuda:0 on"
+        )
+    torch.cuda.set_device(number)

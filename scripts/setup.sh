@@ -70,11 +70,15 @@ make_venv() {
   "$python" -m venv .venv >"$venv_log" 2>&1 ||
     die "$python cannot make virtual environments ($(tail -n 1 "$venv_log")); on Debian or Ubuntu: apt install python3-venv"
 }
+# Whether it is whole, and was made where it is: its scripts name that folder, also after this one was moved or copied.
+works() {
+  [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1 &&
+    grep -qF "$(pwd -P)/.venv" .venv/bin/activate
+}
 if [ "$python" != .venv/bin/python ]; then
   same_version() { [ "$("$1" -V 2>&1)" = "$("$2" -V 2>&1)" ]; }
-  if ! { [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1 &&
-         same_version .venv/bin/python "$python"; }; then make_venv; fi
-elif ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  if ! { works && same_version .venv/bin/python "$python"; }; then make_venv; fi
+elif ! works; then
   python=$(find_python); make_venv
 fi
 python=.venv/bin/python

@@ -49,6 +49,15 @@ RELEASES = (
 )
 DEFAULT = "2.11.0"
 
+# Lowest and highest compute capability that wheels of a CUDA version have machine code for, all of
+# them (pytorch/pytorch, RELEASE.md, "PyTorch CUDA Support Matrix"; some of 12.8 have 7.0 too).
+CAPABILITIES = {
+    "12.4": ((5, 0), (9, 0)),
+    "12.6": ((5, 0), (9, 0)),
+    "12.8": ((7, 5), (12, 0)),
+    "13.0": ((7, 5), (12, 0)),
+}
+
 # NVIDIA's minimum driver on Linux for any minor version of a CUDA major version.
 MINIMUM_DRIVER = {12: 525, 13: 580}
 
@@ -77,13 +86,16 @@ def choose(version: str, python: int) -> TorchRelease:
     )
 
 
-def newest_for_driver(driver: int, python: int) -> TorchRelease | None:
-    """The newest release whose CUDA the driver (its major version) can run."""
+def newest_for(
+    driver: int, python: int, capability: tuple[int, int] | None = None
+) -> TorchRelease | None:
+    """The newest release for a driver (its major version) and a GPU's compute capability."""
     usable = [
         r
         for r in RELEASES
         if driver >= MINIMUM_DRIVER[int(r.cuda.split(".")[0])]
         and r.pythons[0] <= python <= r.pythons[1]
+        and (capability is None or CAPABILITIES[r.cuda][0] <= capability <= CAPABILITIES[r.cuda][1])
     ]
     return usable[-1] if usable else None
 
@@ -106,15 +118,33 @@ def report() -> str:
     driver = nvidia_driver()
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return text + f"{len(names)} GPU(s): {', '.join(names)}"
+        text += f"{len(names)} GPU(s): {', '.join(names)}"
+        return "\n".join([text, *_gpus_without_kernels(driver, python)])
     if driver is None:
         return text + "no NVIDIA GPU here, everything runs on the CPU"
     needed = MINIMUM_DRIVER.get(int((torch.version.cuda or "13").split(".")[0]))
     text += f"a GPU is here but not usable (driver {driver}, this torch needs {needed} or newer)"
-    older = newest_for_driver(driver, python)
+    older = newest_for(driver, python)
     if older is None or driver >= needed:
         return text + f"\nupdate the NVIDIA driver to {needed} or newer"
     return text + f"\nupdate the driver, or: bash scripts/setup.sh --torch {older.torch}"
+
+
+def _gpus_without_kernels(driver: int | None, python: int) -> list[str]:
+    """A line for each GPU that torch sees but was not compiled for."""
+    import torch
+
+    from project.devices import has_kernels
+
+    lines = []
+    for index in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(index)
+        if not has_kernels(capability, torch.cuda.get_arch_list()):
+            release = newest_for(driver or 0, python, capability)
+            instead = f"bash scripts/setup.sh --torch {release.torch}" if release else "use the CPU"
+            name = torch.cuda.get_device_name(index)
+            lines.append(f"but this torch was not compiled for the {name}: {instead}")
+    return lines
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 #   bash scripts/train.sh [KEY VALUE ...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-gpus=$(.venv/bin/python -c 'import torch; print(torch.cuda.device_count())')
+gpus=$(.venv/bin/python -c 'from torch import cuda; print(cuda.device_count() if cuda.is_available() else 0)')
 options=(); if [ "$gpus" -gt 0 ]; then options=(--num-gpus "$gpus"); fi
 exec .venv/bin/python train_net.py "${options[@]}" \
   --config-file configs/tiny_voc/cascade_mask_rcnn_resnest50_fpn.yaml "$@"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.helpers import REPOSITORY
 
@@ -101,8 +102,37 @@ def test_pairs_that_do_not_exist_are_refused_with_one_that_does(version, python,
 
 @pytest.mark.parametrize(("driver", "torch"), [(470, None), (535, "2.10.0"), (580, "2.14.1")])
 def test_the_newest_torch_for_a_driver(driver, torch):
-    release = torch_versions.newest_for_driver(driver, 11)
+    release = torch_versions.newest_for(driver, 11)
     assert (release and release.torch) == torch
+
+
+@pytest.mark.parametrize(
+    ("capability", "torch"),
+    [((6, 1), "2.7.1"), ((7, 0), "2.7.1"), ((7, 5), "2.14.1"), ((12, 0), "2.14.1"), ((3, 5), None)],
+)
+def test_the_newest_torch_for_a_gpu(capability, torch):
+    release = torch_versions.newest_for(580, 11, capability)
+    assert (release and release.torch) == torch
+
+
+def test_the_report_names_a_torch_for_a_gpu_that_this_one_was_not_compiled_for(monkeypatch):
+    monkeypatch.setattr(torch_versions, "nvidia_driver", lambda: 580)
+    cuda = {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "get_device_name": lambda index: ("Tesla V100", "RTX 4090")[index],
+        "get_device_capability": lambda index: ((7, 0), (8, 9))[index],
+        "get_arch_list": lambda: ["sm_75", "sm_80", "sm_86", "sm_90"],
+    }
+    for name, function in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    first, *others = torch_versions.report().splitlines()
+    assert first.endswith("2 GPU(s): Tesla V100, RTX 4090")
+    python = sys.version_info.minor
+    assert others == [
+        "but this torch was not compiled for the Tesla V100: bash scripts/setup.sh --torch"
+        f" {torch_versions.newest_for(580, python, (7, 0)).torch}"
+    ]
 
 
 @pytest.fixture
@@ -161,6 +191,17 @@ def test_without_a_network_setup_says_so_and_is_not_done(checkout):
         assert "no network?" in result.stderr
         assert len(result.stderr.splitlines()) == 1
         assert not (checkout / ".venv/setup.stamp").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_moved_folder_gets_an_environment_of_its_own(checkout, tmp_path_factory, named):
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    run_setup(checkout, PYTHON=sys.executable, **offline)
+    assert f"{checkout}/.venv" in (checkout / ".venv/bin/activate").read_text()
+    moved = tmp_path_factory.mktemp("moved") / "project"
+    checkout.rename(moved)
+    run_setup(moved, **offline, **({"PYTHON": sys.executable} if named else {}))
+    assert f"{moved}/.venv" in (moved / ".venv/bin/activate").read_text()
 
 
 def test_a_second_setup_does_nothing():

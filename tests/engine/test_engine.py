@@ -9,7 +9,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from project.config import get_project_cfg, load_config
-from project.devices import resolve_devices
+from project.devices import has_kernels, resolve_devices
 from project.engine import Trainer
 from project.engine.hooks import TimedWriter
 from project.errors import UserError
@@ -42,11 +42,28 @@ def test_a_line_comes_every_20_iterations_or_when_it_is_time(monkeypatch, step_s
     assert writer.iterations == expected
 
 
+def have_gpus(monkeypatch, number: int, capability: tuple[int, int] = (8, 9)) -> list[int]:
+    """Let torch see some; returns which were made the current one."""
+    chosen = []
+    cuda = {
+        "is_available": lambda: number > 0,
+        "device_count": lambda: number,
+        "set_device": chosen.append,
+        "get_device_name": lambda index: "a GPU",
+        "get_device_capability": lambda index: capability,
+        "get_arch_list": lambda: ["sm_75", "sm_80", "sm_86", "sm_90"],
+    }
+    for name, function in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    return chosen
+
+
 @pytest.mark.parametrize(
     ("gpus", "asked", "device", "given", "expected"),
     [
         (2, None, "cuda", False, (1, "cuda")),
         (2, 2, "cuda", False, (2, "cuda")),
+        (2, None, "cuda:1", True, (1, "cuda:1")),
         (0, None, "cuda", False, (1, "cpu")),
         (2, 0, "cuda", False, (1, "cpu")),
         (2, None, "cpu", True, (1, "cpu")),
@@ -55,8 +72,7 @@ def test_a_line_comes_every_20_iterations_or_when_it_is_time(monkeypatch, step_s
     ],
 )
 def test_the_devices_of_a_run(monkeypatch, gpus, asked, device, given, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    have_gpus(monkeypatch, gpus)
     cfg = get_project_cfg()
     cfg.MODEL.DEVICE = device
     assert (resolve_devices(cfg, asked, given), cfg.MODEL.DEVICE) == expected
@@ -71,10 +87,51 @@ def test_the_devices_of_a_run(monkeypatch, gpus, asked, device, given, expected)
     ],
 )
 def test_more_gpus_than_there_are(monkeypatch, gpus, asked, given, message):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    have_gpus(monkeypatch, gpus)
     with pytest.raises(UserError, match=message):
         resolve_devices(get_project_cfg(), asked, given)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "message"),
+    [("cuda:1", 2, "cuda:1 is one GPU, and --num-gpus asks for 2"), ("cuda:2", None, "sees 2 GPU")],
+)
+def test_a_gpu_that_cannot_be_chosen(monkeypatch, device, asked, message):
+    have_gpus(monkeypatch, 2)
+    cfg = get_project_cfg()
+    cfg.MODEL.DEVICE = device
+    with pytest.raises(UserError, match=message):
+        resolve_devices(cfg, asked, True)
+
+
+def test_the_gpu_that_is_chosen_is_torchs_current_one(monkeypatch):
+    """Whose memory and whose work is asked for."""
+    chosen = have_gpus(monkeypatch, 2)
+    cfg = get_project_cfg()
+    cfg.MODEL.DEVICE = "cuda:1"
+    resolve_devices(cfg, None, True)
+    assert chosen == [1]
+
+
+def test_a_gpu_that_torch_was_not_compiled_for(monkeypatch):
+    have_gpus(monkeypatch, 1, capability=(7, 0))
+    with pytest.raises(UserError, match="was not compiled for GPU 0, a GPU"):
+        resolve_devices(get_project_cfg(), None, False)
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "expected"),
+    [
+        ((8, 9), ["sm_75", "sm_86"], True),  # machine code for an earlier one of the same kind
+        ((8, 0), ["sm_75", "sm_86"], False),
+        ((12, 0), ["sm_90", "sm_90a"], False),
+        ((12, 1), ["sm_100", "sm_120"], True),
+        ((12, 0), ["sm_80", "compute_90"], True),  # PTX
+        ((8, 9), ["compute_90"], False),
+    ],
+)
+def test_which_gpus_have_kernels(capability, architectures, expected):
+    assert has_kernels(capability, architectures) == expected
 
 
 def test_every_parameter_of_the_original_recipe_decays():
