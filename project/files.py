@@ -1,5 +1,6 @@
 """Output files: checked before the work that fills them, written in one step."""
 
+import hashlib
 import json
 import os
 from contextlib import suppress
@@ -20,20 +21,30 @@ def check_output_file(path: str | Path, overwrite: bool) -> None:
         raise UserError(f"{path} is there already; choose another name or add --overwrite")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: the folder {str(path.parent)!r} may not be written to")
 
 
 def check_picture_file(path: str | Path) -> None:
     """Raise :class:`UserError` now if no picture could be written under the name ``path``."""
     import cv2  # here, because most of what writes files draws nothing
 
-    if not cv2.haveImageWriter(str(path)):
+    # Not the whole name: OpenCV crashes where it is no UTF-8.
+    if not cv2.haveImageWriter(f"x{Path(path).suffix}"):
         raise UserError(f"{path}: pictures of this type cannot be written; end the name in .png")
 
 
 def require_new_folder(path: Path) -> None:
-    """Raise :class:`UserError` unless ``path`` is a folder that is not there yet, or is empty."""
+    """Raise :class:`UserError` unless ``path`` is a folder that is not there yet, or is empty.
+
+    Nor if it could not be made.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder; choose one that is not there yet")
+    place = next(x for x in (path, *path.absolute().parents) if x.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = "may not be written to" if place.is_dir() else "is a file"
+        raise UserError(f"{path} cannot be made: {place} {why}")
 
 
 def make_folder(path: str | Path, name: str = "") -> None:
@@ -69,6 +80,12 @@ def read_json(path: str | Path) -> object:
 def write_json(content: object, path: str | Path, indent: int | None = None) -> None:
     """Write ``content`` in one step: a reader sees the old file or the whole new one."""
     write_text(json.dumps(content, indent=indent), path)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(text: str, path: str | Path) -> None:

@@ -97,10 +97,12 @@ def _report_anchors(cfg) -> None:
     )
     names = cfg.MODEL.RPN.IN_FEATURES
     least, enough = cfg.MODEL.RPN.LOW_QUALITY_MIN_IOU, cfg.MODEL.RPN.IOU_THRESHOLDS[1]
-    groups = {f"best anchor on {name}": fit.levels == i for i, name in enumerate(names)}
-    groups |= {name: fit.classes == i for i, name in enumerate(categories.names)}
-    groups["all"] = fit.ious >= 0
-    rows = [[name, *_fit_of(fit, chosen, enough)] for name, chosen in groups.items()]
+    groups = [
+        *((f"best anchor on {name}", fit.levels == i) for i, name in enumerate(names)),
+        *((name, fit.classes == i) for i, name in enumerate(categories.names)),
+        ("all", fit.ious >= 0),
+    ]
+    rows = [[name, *_fit_of(fit, chosen, enough)] for name, chosen in groups]
     headers = ["", "objects", "median IoU", "below 0.3", "below 0.5", f"{enough:g} and more"]
     formats = ("", "", ".2f", ".0%", ".0%", ".0%")
     print(tabulate(rows, headers=headers, tablefmt="simple", floatfmt=formats))

@@ -87,13 +87,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.plot and (args.benchmark != "growth" or args.plot.suffix not in (".svg", ".png")):
         raise UserError("--plot goes with growth, and names a file that ends in .svg or .png")
     print(f"{machine()}; {args.rounds} rounds, median (lowest - highest)")
-    results = {}
+    figures = {"machine": machine(), "versions": versions(), "rounds": args.rounds}
     for name in BENCHMARKS if args.benchmark == "all" else [args.benchmark]:
-        report, results[name] = BENCHMARKS[name](args)
+        report, figures[name] = BENCHMARKS[name](args)
         print(f"\n{name}: {report}", flush=True)
-    if args.json:
-        figures = {"machine": machine(), "versions": versions(), "rounds": args.rounds, **results}
-        write_json(figures, args.json, indent=1)
+        if args.json:  # after each, for the next one may fail
+            write_json(figures, args.json, indent=1)
 
 
 def _data(args: argparse.Namespace) -> tuple[str, dict]:

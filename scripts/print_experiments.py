@@ -120,8 +120,10 @@ def _learning_curves(experiments: dict[str, dict[Path, dict]]) -> dict[str, Curv
             match = re.fullmatch(r"(.+)_(\d+)", name)
             if match and values:
                 curves[match[1]][int(match[2])] = values
-        columns[column] = {name: dict(sorted(points.items())) for name, points in curves.items()}
-    if not any(len(points) > 1 for points in columns["box AP"].values()):
+        columns[column] = {
+            name: dict(sorted(points.items())) for name, points in curves.items() if len(points) > 1
+        }
+    if not columns["box AP"]:
         raise UserError("--learning-curves: no two finished rows are named NAME_30, NAME_60, say")
     return {column: curves for column, curves in columns.items() if curves}
 

@@ -75,13 +75,14 @@ def test_learning_curves_are_drawn_through_rows_with_numbers(tmp_path, capsys):
     for name in ("ours_30", "ours_120", "stock_30", "stock_120", "recipe"):
         write_run(output / name / "seed_1", 10.0)
     write_run(output / "ours_30/seed_2", 12.0)
+    write_run(output / "anchors_32/seed_1", 12.0)  # one number is no curve
     plot = tmp_path / "curves.svg"
     print_experiments.main([str(output), "--learning-curves", str(plot)])
     picture = plot.read_text()
     # matplotlib writes each text, which it draws as paths, in a comment too.
     texts = set(re.findall(r"<!-- (.+?) -->", picture))
     assert texts >= {"ours", "stock", "30", "120", "training pictures", "box AP", "mask AP"}
-    assert not texts & {"recipe", "60"}
+    assert not texts & {"recipe", "60", "anchors", "32"}
     with pytest.raises(SystemExit, match="2"):
         print_experiments.main([str(output), "--learning-curves", str(plot)])
     assert "is there already" in capsys.readouterr().err

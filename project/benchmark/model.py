@@ -43,10 +43,15 @@ STOCK_COMPUTATION = (
     *("MODEL.ROI_BOX_CASCADE_HEAD.SCORE_FUSION", "probs"),
     *("MODEL.ROI_BOX_CASCADE_HEAD.AVERAGE_GRADIENT", True),
     *("MODEL.ROI_MASK_HEAD.NUM_HEADS", 1, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0),
+    *("MODEL.ROI_MASK_HEAD.THRESH_TEST", 0.5),
 )
 STOCK_PARTS = (
     *("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
     *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"),
+)
+OWN_PARTS = (
+    *("MODEL.META_ARCHITECTURE", "ExtendedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "ExtendedRPN"),
+    *("MODEL.ROI_HEADS.NAME", "ExtendedCascadeROIHeads"),
 )
 SECONDS_HEADERS = ("", "seconds", "times as fast")
 
@@ -121,9 +126,9 @@ def side_of(program: str) -> str:
 
 
 def config_of(cfg: CfgNode, side: str) -> CfgNode:
-    """A copy of the recipe with Detectron2's computation and, for ``STOCK``, its parts."""
+    """A copy of the recipe with Detectron2's computation, and its or this project's parts."""
     cfg = cfg.clone()
-    cfg.merge_from_list([*STOCK_COMPUTATION, *(STOCK_PARTS if side == STOCK else ())])
+    cfg.merge_from_list([*STOCK_COMPUTATION, *(STOCK_PARTS if side == STOCK else OWN_PARTS)])
     return cfg
 
 

@@ -22,7 +22,7 @@ from project.evaluation.coco_metrics import (
 )
 from project.evaluation.coco_results import share_of_empty_masks, to_coco_results
 from project.evaluation.detections import to_detections
-from project.files import write_json
+from project.files import sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class COCOInstanceEvaluator(DetectionCollector):
             {
                 "dataset": self.dataset_name,
                 "json": str(Path(metadata.json_file).resolve()),
+                "json_sha256": sha256_of(metadata.json_file),
                 "images": str(Path(metadata.image_root).resolve()),
                 "num_images": len(coco_json["images"]),
                 "categories": self.categories.to_mapping(),

@@ -1,6 +1,7 @@
 """Pictures for the gallery: small, with their masks as outlines."""
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def choose_pictures(run: EvaluatedRun, number: int) -> list[JudgedPicture]:
     ordered = sorted(run.pictures.values(), key=lambda picture: picture.quality)
     if len(ordered) <= number:
         return ordered
-    worst = number * 4 // 5
+    worst = math.ceil(number * 4 / 5)
     return [*ordered[:worst], *ordered[len(ordered) - (number - worst) :]]
 
 

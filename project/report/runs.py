@@ -11,7 +11,7 @@ from project.data.categories import Categories
 from project.data.coco_json import inspect_dataset
 from project.errors import UserError
 from project.evaluation.error_analysis import ErrorAnalysis, Found, Kind, Truth, analyze_errors
-from project.files import read_json
+from project.files import read_json, sha256_of
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def load_run(folder: Path, dataset: str = "") -> EvaluatedRun:
             f"{json_file} or {image_root} is no longer there: evaluate again where the data are"
         )
     coco_json = inspect_dataset(json_file, image_root).content
-    if len(coco_json["images"]) != source["num_images"]:
+    is_known = source.get("json_sha256") in (None, sha256_of(json_file))  # None of an older version
+    if not is_known or len(coco_json["images"]) != source["num_images"]:
         raise UserError(f"{json_file} has changed since it was evaluated; evaluate again")
     config = folder / "config.yaml"
     record = folder / "run.json"

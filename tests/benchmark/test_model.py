@@ -6,8 +6,11 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from project.benchmark import detection, model, training
+from project.benchmark.timing import OURS, STOCK
+from project.config import load_config
 from project.errors import UserError
 from project.meta_arch.rcnn import ExtendedRCNN
+from project.recipes import RECIPES
 from scripts import benchmark
 from tests.helpers import SMALL_CONFIG, load_small_config
 
@@ -52,6 +55,17 @@ def test_detections_that_differ_are_found_out(small_opts, monkeypatch):
     monkeypatch.setattr(ExtendedRCNN, "inference", wrong)
     with pytest.raises(UserError, match="infer: proposals"):
         detection.benchmark_inference(cfg, [record], 1)
+
+
+@pytest.mark.parametrize("recipe", ["stock_effnet_lite0", "cascade_mask_rcnn_effnet_lite0_fpn_cpu"])
+def test_any_recipe_is_compared_with_detectron2(recipe):
+    cfg = load_config(str(RECIPES / f"small_data/{recipe}.yaml"))
+    stock, ours = (model.config_of(cfg, side).MODEL for side in (STOCK, OURS))
+    assert (stock.META_ARCHITECTURE, ours.META_ARCHITECTURE) == ("GeneralizedRCNN", "ExtendedRCNN")
+    assert stock.ROI_HEADS.NAME == "CascadeROIHeads"
+    assert ours.ROI_HEADS.NAME == "ExtendedCascadeROIHeads"
+    # What Detectron2 has no key for.
+    assert ours.ROI_MASK_HEAD.THRESH_TEST == 0.5
 
 
 def test_losses_that_differ_are_found_out(small_opts, monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY, evaluate_detections
 from project.evaluation.coco_results import to_coco_results
 from project.evaluation.detections import to_detections
-from project.files import check_output_file, write_json
+from project.files import check_output_file, require_new_folder, write_json
 from project.runtime.detections import Detections
 
 CATEGORIES = Categories.from_mapping({c["id"]: c["name"] for c in category_records()})
@@ -195,6 +196,14 @@ def test_the_schema_is_that_of_the_originals_submission(shared):
         return type(value)
 
     assert {str(schema(item)) for item in theirs} == {str(schema(item)) for item in ours}
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match="may not be written to"):
+        check_output_file(tmp_path / "a.json", overwrite=False)
+    with pytest.raises(UserError, match=r"cannot be made: .* may not be written to"):
+        require_new_folder(tmp_path / "a/b")
 
 
 def test_files_are_written_whole_and_never_over_others(tmp_path):

@@ -91,6 +91,7 @@ def test_of_many_pictures_the_worst_and_the_best_are_shown(trained):
     chosen = [picture.quality for picture in choose_pictures(run, 5)]
     assert chosen == [*ordered[:4], ordered[-1]]
     assert len(choose_pictures(run, 6)) == 6
+    assert [picture.quality for picture in choose_pictures(run, 1)] == ordered[:1]
     page = render_report(run, max_pictures=5)
     assert len(data_of(page)["pictures"]) == 5 and "5 of 6 pictures are here" in page
 
@@ -199,9 +200,10 @@ def test_data_that_are_gone_or_changed_are_named(trained, tmp_path):
     shutil.copytree(trained, folder)
     path = folder / "inference/tiny_voc_test_annotated/dataset.json"
     source = json.loads(path.read_text())
-    path.write_text(json.dumps({**source, "num_images": 3}))
-    with pytest.raises(UserError, match="has changed"):
-        load_run(folder)
+    for changed in ({"num_images": 3}, {"json_sha256": "0" * 64}):
+        path.write_text(json.dumps({**source, **changed}))
+        with pytest.raises(UserError, match="has changed"):
+            load_run(folder)
     path.write_text(json.dumps({**source, "json": "/nowhere.json"}))
     with pytest.raises(UserError, match="no longer there"):
         load_run(folder)

@@ -14,6 +14,7 @@ from project.data.loading import build_train_loader, training_records
 from project.data.mapper import InstanceMapper
 from project.data.segmentation import compressed_rle
 from project.errors import UserError
+from project.files import check_picture_file
 from project.runtime.detections import Detections
 from project.runtime.lazy_masks import LazyMasks
 from project.visualization.contact_sheet import (
@@ -285,6 +286,7 @@ def test_a_file_that_can_hold_no_picture_is_refused_first(tmp_path, capsys, name
 def test_a_picture_may_have_any_name_and_its_folder_need_not(tmp_path):
     grey = np.random.default_rng(0).integers(0, 2**16, (20, 30), dtype=np.uint16)
     path = tmp_path / "folder" / os.fsdecode(b"caf\xe9.png")
+    check_picture_file(path)
     write_picture(path, grey)
     assert np.array_equal(cv2.imdecode(np.fromfile(path, np.uint8), -1), grey)
     (tmp_path / "file").touch()
