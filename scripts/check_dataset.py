@@ -46,9 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
 @reports_user_errors
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no UTF-8
     root = Path(args.root)
     if not root.is_dir():
         raise UserError(f"there is no folder {args.root!r}")
+    if args.images and not args.annotations:
+        raise UserError("--images goes with --annotations, whose pictures they are")
     if args.fix:
         require_new_folder(Path(args.fix))
     if args.json and Path(args.json).exists():
@@ -72,6 +75,9 @@ def main(argv: list[str] | None = None) -> None:
             print(problem_table(one.problems, shown=10**9 if args.all else 3))
         else:
             print("no problem")
+    if args.fix:
+        write_repaired(checked, root, Path(args.fix))
+        print(f"\nThe repaired copy is {args.fix}; changes.json there lists what was changed")
     if args.json:
         report = {
             one.files.name: {
@@ -81,9 +87,6 @@ def main(argv: list[str] | None = None) -> None:
             for one in checked
         }
         write_json(report, args.json, indent=2)
-    if args.fix:
-        write_repaired(checked, root, Path(args.fix))
-        print(f"\nThe repaired copy is {args.fix}; changes.json there lists what was changed")
     counts = dict.fromkeys(Severity, 0)
     for one in checked:
         for problem in one.problems:

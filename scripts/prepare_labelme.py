@@ -10,7 +10,9 @@ one object. Points and lines are left out, and counted.
 """
 
 import argparse
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
     require_new_folder(args.root)
     target = tiny_voc_files(args.root)["tiny_voc_train"]
-    pictures = [read_labelme(path) for path in sorted(args.folder.rglob("*.json"))]
+    pictures = [read_labelme(path) for path in sorted(_json_files(args.folder))]
     if not pictures:
         raise UserError(f"{args.folder}: there is no JSON of labelme in it")
     names = _file_names(pictures, args.folder)
@@ -74,13 +76,25 @@ def main(argv: list[str] | None = None) -> None:
         print("left out:", ", ".join(f"{n} x {kind}" for kind, n in left_out.items()))
 
 
+def _json_files(folder: Path) -> Iterator[Path]:
+    """At any depth, also behind links to folders, each folder once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place) / name for name in names if name.endswith(".json"))
+
+
 def _file_names(pictures: list, folder: Path) -> dict:
     """Pictures by the name that each has in the data set."""
     names = {}
     for picture in pictures:
-        place = (picture.path.parent / picture.image_name).resolve()
-        inside = place.is_relative_to(folder.resolve())
-        name = place.relative_to(folder.resolve()).as_posix() if inside else place.name
+        # Links are not followed: names of stored content say nothing.
+        place = Path(os.path.abspath(picture.path.parent / picture.image_name))
+        root = Path(os.path.abspath(folder))
+        name = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
         if name in names:
             raise UserError(f"{picture.path}: {name} is annotated twice")
         names[name] = picture

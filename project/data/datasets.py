@@ -99,6 +99,8 @@ def register_training_sets(cfg: CfgNode) -> Categories:
     """
     for name in cfg.DATASETS.TRAIN:
         require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
+        if cfg.INPUT.MASK_FORMAT == "polygon":
+            require_polygons(require_dataset(cfg, name))
     categories = resolve_categories(cfg, None, must_agree=False)
     register_datasets(cfg, categories)
     return categories

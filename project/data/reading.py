@@ -80,7 +80,7 @@ def _decode_with_pillow(content: bytes, image_format: str) -> np.ndarray:
         picture = ImageOps.exif_transpose(opened)
     if image_format in ("RGB", "BGR"):
         return rgb_of(picture)[..., :: -1 if image_format == "BGR" else 1]
-    picture = _in_8_bits(picture)
+    picture = in_8_bits(picture)
     # Here, because whoever runs an exported model has no Detectron2, nor such a format.
     from detectron2.data.detection_utils import convert_PIL_to_numpy
 
@@ -89,10 +89,11 @@ def _decode_with_pillow(content: bytes, image_format: str) -> np.ndarray:
 
 def rgb_of(picture: Image.Image) -> np.ndarray:
     """RGB, uint8, (H, W, 3) of a picture that is upright already; grey as in :func:`read_image`."""
-    return np.asarray(_in_8_bits(picture).convert("RGB"))
+    return np.asarray(in_8_bits(picture).convert("RGB"))
 
 
-def _in_8_bits(picture: Image.Image) -> Image.Image:
+def in_8_bits(picture: Image.Image) -> Image.Image:
+    """The upper 8 bits of 16-bit grey; another picture as it is."""
     if picture.mode.startswith("I;16"):
         # Pillow's conversion would cut values off at 255.
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))

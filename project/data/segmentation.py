@@ -89,10 +89,10 @@ def polygons(mask: np.ndarray) -> list[list[int]] | None:
     """Polygons along the pixel edges of ``mask`` (bool, (H, W)), one for each connected part.
 
     Returns:
-        Lists of x, y, x, y, ...; None where polygons cannot say it exactly (holes).
+        Lists of x, y, x, y, ...; None where polygons cannot say it exactly (holes, no pixel).
     """
     rings = _boundary_rings(mask)
-    if any(_signed_area(ring) < 0 for ring in rings):
+    if not rings or any(_signed_area(ring) < 0 for ring in rings):
         return None
     segmentation = [[value for point in ring for value in point] for ring in rings]
     height, width = mask.shape

@@ -2,12 +2,14 @@
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ import train_net
 from project.config import load_config
 from project.data.categories import read_categories
 from project.data.checking.masks import decode_counts, inspect_mask
-from project.data.checking.pictures import read_headers, similar_groups
+from project.data.checking.pictures import difference_hash, read_headers, similar_groups
 from project.data.checking.problems import KINDS, Severity
 from project.data.coco_json import inspect_dataset
 from project.data.coco_records import coco_records
@@ -622,6 +624,80 @@ def test_headers_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("project.data.checking.pictures._read_header", None)
     (tmp_path / "root/pascal_train.json").touch()
     assert inspect_dataset(*files).problems == first.problems
+
+
+def test_options_that_cannot_be_are_refused_before_anything_is_read(tmp_path, capsys):
+    make(tmp_path / "root", "bbox-empty")
+    (tmp_path / "file").touch()
+    refused = (
+        (["--images", "photos"], "--images goes with --annotations"),
+        (["--fix", str(tmp_path / "file/out")], "is a file"),
+    )
+    for options, message in refused:
+        with pytest.raises(SystemExit, match="2"):
+            check_dataset.main([str(tmp_path / "root"), *options])
+        captured = capsys.readouterr()
+        assert message in captured.err and not captured.out
+
+
+def test_the_report_may_lie_in_the_repaired_copy(tmp_path):
+    make(tmp_path / "root", "bbox-empty")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        check_dataset.main(
+            [str(tmp_path / "root"), "--fix", str(out), "--json", str(out / "report.json")]
+        )
+    assert (out / "report.json").is_file() and (out / "changes.json").is_file()
+
+
+def test_a_name_that_is_no_utf8_is_printed(tmp_path):
+    content = whole_content()
+    content["images"][0]["file_name"] = "caf\udce9.png"
+    (tmp_path / "pascal_train.json").write_text(json.dumps(content))
+    write_pictures(tmp_path / "train_images")
+    result = subprocess.run(
+        [sys.executable, "scripts/check_dataset.py", str(tmp_path)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and "caf\\udce9.png" in result.stdout, result.stderr
+
+
+def test_a_picture_that_could_not_be_read_is_read_again(tmp_path, monkeypatch):
+    make(tmp_path / "root", "bbox-empty")
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("project.data.checking.pictures._WORTH_KEEPING", 1)
+    files = tmp_path / "root/pascal_train.json", tmp_path / "root/train_images"
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", refuse)
+        kinds = {problem.kind for problem in inspect_dataset(*files).problems}
+    assert "image-unreadable" in kinds
+    (tmp_path / "root/pascal_train.json").touch()  # else what was found is taken, for this process
+    kinds = {problem.kind for problem in inspect_dataset(*files).problems}
+    assert "image-unreadable" not in kinds
+
+
+def test_16_bit_pictures_may_look_alike(tmp_path):
+    smooth = cv2.resize(np.random.default_rng(0).random((8, 9)), (90, 80))
+    for number, factor in enumerate((60000, 57000)):
+        Image.fromarray((smooth * factor).astype(np.uint16)).save(tmp_path / f"{number}.png")
+    first, second = (difference_hash(tmp_path / f"{number}.png") for number in (0, 1))
+    assert first != 0 and (first ^ second).bit_count() <= 3
+
+
+def test_a_rotated_picture_without_a_size_in_the_json_is_named(tmp_path):
+    make(tmp_path, "image-size-missing")
+    content = json.loads((tmp_path / "pascal_train.json").read_text())
+    (image,) = (x for x in content["images"] if "width" not in x or "height" not in x)
+    turned(tmp_path / "train_images" / image["file_name"], 6, (HEIGHT, WIDTH))
+    problems = inspect_dataset(tmp_path / "pascal_train.json", tmp_path / "train_images").problems
+    assert {"image-size-missing", "image-exif-unclear"} <= {problem.kind for problem in problems}
 
 
 @given(

@@ -132,6 +132,20 @@ def test_pictures_in_folders_without_objects_and_inside_the_json(tmp_path):
     assert copied.read_bytes() == (folder / "one/a.jpg").read_bytes()
 
 
+def test_linked_folders_and_pictures_have_the_names_that_they_are_seen_by(tmp_path):
+    triangle = shape("x", [[1, 1], [20, 1], [20, 20]])
+    annotate(tmp_path / "in", "a.jpg", [triangle])
+    annotate(tmp_path / "elsewhere", "b.jpg", [triangle])
+    (tmp_path / "in/cam2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/again").symlink_to(tmp_path / "in")  # for ever
+    stored = tmp_path / "store/5f3a9c"
+    stored.parent.mkdir()
+    (tmp_path / "in/a.jpg").rename(stored)
+    (tmp_path / "in/a.jpg").symlink_to(stored)
+    content = prepare(tmp_path / "in", tmp_path / "out")
+    assert {image["file_name"] for image in content["images"]} == {"a.jpg", "cam2/b.jpg"}
+
+
 def test_a_picture_in_a_json_is_not_kept_in_memory(tmp_path):
     annotate(tmp_path, "a.jpg", [], imageData=base64.b64encode(bytes(1000)).decode())
     picture = read_labelme(tmp_path / "a.json")

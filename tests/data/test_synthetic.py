@@ -143,6 +143,10 @@ def test_a_data_set_that_lost_a_picture_or_its_marker_is_not_taken_for_complete(
         generate_dataset(tmp_path, num_train=2, num_test=1)
     generate_dataset(tmp_path, num_train=2, num_test=1, overwrite=True)
     assert (tmp_path / "train_images/train_000001.jpg").is_file()
+    (tmp_path / "pascal_train.json").unlink()
+    with pytest.raises(UserError, match="another data set"):
+        generate_dataset(tmp_path, num_train=2, num_test=1)
+    generate_dataset(tmp_path, num_train=2, num_test=1, overwrite=True)
     (tmp_path / "generator.json").write_text("{")
     with pytest.raises(UserError, match="another data set"):
         generate_dataset(tmp_path, num_train=2, num_test=1)
@@ -174,6 +178,7 @@ def test_polygons_leave_masks_with_holes_to_rle():
     assert polygons(mask) == [[0, 0, 5, 0, 5, 5, 0, 5]]
     mask[2, 2] = False
     assert polygons(mask) is None
+    assert polygons(np.zeros((5, 5), dtype=bool)) is None
 
 
 def test_rasterize_fills_by_pixel_centres_and_leaves_holes():

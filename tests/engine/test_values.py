@@ -18,6 +18,7 @@ from tests.helpers import load_small_config
         ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "l2"),
         ("SOLVER.BASE_LR", "-1.0"),
         ("SOLVER.BASE_LR", "0.0"),
+        ("DATALOADER.REPEAT_THRESHOLD", "-0.1"),
         ("SOLVER.STEPS", "(5, 3)"),
         ("SOLVER.STEP_EPOCHS", "(2, 1)"),
         ("SEED", str(2**32)),

@@ -192,6 +192,8 @@ class _Inspector:
         if not all(_is_size(side) for side in size):
             kind = "image-size-missing" if None in size else "image-size-invalid"
             self.add(kind, f"width {size[0]!r}, height {size[1]!r}", **place)
+            if header.rotated or header.unclear:
+                self.add("image-exif-unclear", **place)
             return {**image, "width": header.width, "height": header.height}
         if header.unclear:
             self.add("image-exif-unclear", **place)

@@ -14,14 +14,14 @@ from iopath.common.file_io import get_cache_dir
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from project.data.reading import PILLOW_ERRORS
+from project.data.reading import PILLOW_ERRORS, in_8_bits
 from project.errors import UserError
 
 _TURNS = (2, 3, 4)  # EXIF orientations that mirror a picture or turn it upside down,
 _ROTATES = (5, 6, 7, 8)  # and those that exchange width and height
 _COLOURS = ("1", "L", "P", "RGB")
 _EXTENSIONS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _SIMILAR_BITS = 3  # of 64
 _WORTH_KEEPING = 1000  # pictures; so many headers are read in 0.1 s
 
@@ -123,8 +123,9 @@ class _HeaderCache:
         header = _read_header(self.folder / name, status, self.decode)
         default = asdict(Header())
         fields = {k: v for k, v in asdict(header).items() if v != default[k]}
-        self.entries[name] = [*key, fields]
-        self.changed = True
+        if header.kind is None:  # what is wrong may be the disk or its rights, and pass
+            self.entries[name] = [*key, fields]
+            self.changed = True
         return header
 
     def save(self) -> None:
@@ -215,7 +216,7 @@ def difference_hash(path: Path) -> int:
     try:
         with Image.open(path) as picture:
             picture.draft("L", (72, 64))  # a JPEG need not be decoded in full
-            thumbnail = picture.convert("L").resize((9, 8), Image.Resampling.BOX)
+            thumbnail = in_8_bits(picture).convert("L").resize((9, 8), Image.Resampling.BOX)
     except PILLOW_ERRORS as error:
         raise UserError(
             f"{path} cannot be decoded ({error}); python scripts/check_dataset.py --decode looks at"

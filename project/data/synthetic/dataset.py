@@ -11,10 +11,11 @@ from project.data.segmentation import compressed_rle, mask_fields, polygons, unc
 from project.data.synthetic.scene import Scene, render_scene
 from project.data.synthetic.shapes import CLASS_NAMES
 from project.errors import UserError
-from project.files import write_json
+from project.files import make_folder, write_json
 
 VERSION = 1
 _JPEG_QUALITY = 92
+_JSON_FILES = ("pascal_train.json", "test.json", "test_annotations.json")
 _RLE_SHARE = 8  # every eighth mask without holes is stored as RLE too
 _ID_MODULUS, _ID_FACTOR = 9973, 6151  # primes: a permutation of 0..9972
 
@@ -44,8 +45,7 @@ def generate_dataset(
     marker = root / "generator.json"
     if _is_complete(root, marker, recipe):
         return
-    files = ("pascal_train.json", "test.json", "test_annotations.json")
-    if any((root / name).exists() for name in files):
+    if any((root / name).exists() for name in _JSON_FILES):
         if not overwrite:
             raise UserError(
                 f"{root} holds another data set, or one that lost files;"
@@ -76,6 +76,8 @@ def _is_complete(root: Path, marker: Path, recipe: dict) -> bool:
             return False
     except (OSError, ValueError):
         return False  # no marker, or a damaged one
+    if not all((root / name).is_file() for name in _JSON_FILES):
+        return False
     counts = (("train", recipe["num_train"]), ("test", recipe["num_test"]))
     return all(
         (root / f"{split}_images" / _file_name(split, index)).is_file()
@@ -89,7 +91,7 @@ def _file_name(split: str, index: int) -> str:
 
 
 def _write_split(folder: Path, seed: int, split: str, count: int, bar: tqdm) -> dict:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     images, annotations = [], []
     for index in range(count):
         scene = render_scene(seed, split, index)
