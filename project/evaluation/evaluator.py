@@ -129,6 +129,7 @@ class COCOInstanceEvaluator(DetectionCollector):
             {
                 "dataset": self.dataset_name,
                 "iteration": self.iteration,
+                "detections_sha256": sha256_of(folder / "detections.json"),
                 **{iou_type: precision.to_json() for iou_type, precision in results.items()},
             },
             self.output_dir / self.result_file,

@@ -105,7 +105,8 @@ def load_run(folder: Path, dataset: str = "") -> EvaluatedRun:
         dataset: which evaluation; "" for that of ``evaluation.json``.
 
     Raises:
-        UserError: there is no evaluation, or its data set is no longer there or has changed.
+        UserError: there is no evaluation, its data set is no longer there or has changed, or its
+            detections have been replaced.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}")
@@ -133,6 +134,12 @@ def load_run(folder: Path, dataset: str = "") -> EvaluatedRun:
     is_known = source.get("json_sha256") in (None, sha256_of(json_file))  # None of an older version
     if not is_known or len(coco_json["images"]) != source["num_images"]:
         raise UserError(f"{json_file} has changed since it was evaluated; evaluate again")
+    detections = inference / "detections.json"
+    if evaluation.get("detections_sha256") not in (None, sha256_of(detections)):
+        raise UserError(
+            f"{detections} is not what the AP in {folder} on {dataset!r} was computed from: another"
+            " evaluation came later, or did not come to its end; evaluate again"
+        )
     config = folder / "config.yaml"
     record = folder / "run.json"
     return EvaluatedRun(
@@ -145,7 +152,7 @@ def load_run(folder: Path, dataset: str = "") -> EvaluatedRun:
         coco_json=coco_json,
         image_root=image_root,
         categories=Categories.from_mapping(source["categories"]),
-        detections=read_json(inference / "detections.json"),
+        detections=read_json(detections),
     )
 
 

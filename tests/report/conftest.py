@@ -6,6 +6,7 @@ import pytest
 
 import train_net
 from project.data.segmentation import compressed_rle, decode_segmentation
+from project.files import sha256_of
 from tests.helpers import SMALL_CONFIG
 
 
@@ -36,3 +37,6 @@ def rewrite(folder, generated_root, score) -> None:
         detections.append(item)
     path = folder / "inference/tiny_voc_test_annotated/detections.json"
     path.write_text(json.dumps(detections))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation["detections_sha256"] = sha256_of(path)
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))

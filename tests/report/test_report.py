@@ -195,6 +195,15 @@ def test_what_is_missing_is_one_line(trained, tmp_path, capsys, damage, message)
     assert message in capsys.readouterr().err
 
 
+def test_detections_of_another_evaluation_are_named(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    path = folder / "inference/tiny_voc_test_annotated/detections.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[1:]))
+    with pytest.raises(UserError, match="is not what the AP"):
+        load_run(folder)
+
+
 def test_data_that_are_gone_or_changed_are_named(trained, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
