@@ -104,7 +104,7 @@ def test_tensorboard_has_the_scalars_and_predictions_beside_ground_truth(trained
 
 def test_evaluation_json_has_the_documented_layout(trained, generated_root):
     results = json.loads((trained / "evaluation.json").read_text())
-    assert list(results) == ["dataset", "iteration", "bbox", "segm"]
+    assert list(results) == ["dataset", "iteration", "detections_sha256", "bbox", "segm"]
     assert (results["dataset"], results["iteration"]) == ("tiny_voc_test_annotated", 3)
     for key in ("bbox", "segm"):
         assert list(results[key]) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "per_class"]

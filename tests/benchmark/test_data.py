@@ -65,8 +65,7 @@ def test_augmentations_that_detectron2_has_not_are_refused(
     arguments = ["--data", str(generated_root), "--config-file", str(SMALL_CONFIG), *opts]
     with pytest.raises(SystemExit, match="2"):
         benchmark.main([name, *arguments])
-    error = capsys.readouterr().err
-    assert missing in error and error.count("\n") == 1
+    assert missing in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changed", ["image", "gt_boxes", "gt_classes", "gt_masks", "number"])
