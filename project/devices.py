@@ -38,8 +38,6 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
         cfg.MODEL.DEVICE = "cpu"
         return 1
     wanted = 1 if num_gpus is None else num_gpus
-    if available:
-        _require_kernels(int(number) if number.isdecimal() else 0)
     if wanted > available:
         instead = f"--num-gpus {available}" if available else "MODEL.DEVICE cpu without --num-gpus"
         raise UserError(
@@ -48,6 +46,8 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
         )
     if number:
         _choose_gpu(int(number), wanted, available)
+    if available:
+        _require_kernels(int(number or 0))
     return wanted
 
 
@@ -72,9 +72,7 @@ def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bo
 
 def _require_kernels(index: int) -> None:
     architectures = torch.cuda.get_arch_list()
-    if index < torch.cuda.device_count() and not has_kernels(
-        torch.cuda.get_device_capability(index), architectures
-    ):
+    if not has_kernels(torch.cuda.get_device_capability(index), architectures):
         raise UserError(
             f"torch {torch.__version__} was not compiled for GPU {index},"
             f" {torch.cuda.get_device_name(index)} (it was for {' '.join(architectures)}): python"

@@ -98,9 +98,7 @@ def register_training_sets(cfg: CfgNode) -> Categories:
         UserError: a set is missing or has errors.
     """
     for name in cfg.DATASETS.TRAIN:
-        require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
-        if cfg.INPUT.MASK_FORMAT == "polygon":
-            require_polygons(require_dataset(cfg, name))
+        require_trainable(cfg, name)
     categories = resolve_categories(cfg, None, must_agree=False)
     register_datasets(cfg, categories)
     return categories
@@ -155,7 +153,19 @@ def has_annotations(files: DatasetFiles) -> bool:
     return bool(read_coco_json(files.json_file).get("annotations"))
 
 
-def require_polygons(files: DatasetFiles) -> None:
+def require_trainable(cfg: CfgNode, name: str) -> None:
+    """Check a set that is to be trained on.
+
+    Raises:
+        UserError: it is missing, has errors, or has masks that ``INPUT.MASK_FORMAT`` is not for.
+    """
+    files = require_dataset(cfg, name)
+    require_sound(files, cfg.DATASETS.SKIP_BAD)
+    if cfg.INPUT.MASK_FORMAT == "polygon":
+        _require_polygons(files)
+
+
+def _require_polygons(files: DatasetFiles) -> None:
     """Raise :class:`UserError` if an object to train on has a mask that is no polygon."""
     content = inspect_dataset(files.json_file, files.image_root).content  # what will be trained on
     for annotation in content.get("annotations", []):

@@ -28,8 +28,8 @@ from project.data.datasets import (
     has_annotations,
     register_datasets,
     require_dataset,
-    require_polygons,
     require_sound,
+    require_trainable,
     resolve_categories,
     sets_with_annotations,
     warn_of_common_pictures,
@@ -89,16 +89,23 @@ class Job:
 
 
 def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
-    """:func:`check` in the process that starts the others, and make ``OUTPUT_DIR`` ready.
+    """:func:`check`, and make ``OUTPUT_DIR`` ready; in every process that there is.
 
     Raises:
-        UserError: see the functions called.
+        UserError: in the first process of each machine, of what any process refuses.
+        SystemExit: in the others.
     """
-    replaced = check(cfg, job, num_processes)
+    replaced = _together(check, cfg, job, num_processes, main_only=True)
+    changed = [
+        *("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+        *("DATASETS.TEST", cfg.DATASETS.TEST),
+    ]
+    cfg.merge_from_list(comm.all_gather(changed)[0])
     if job.trains:
-        if replaced:
-            require_trainer(cfg)
-        claim_output_dir(cfg, replaced)
+        if any(comm.all_gather(bool(replaced))):
+            register_datasets(cfg, _categories(cfg, job))
+            _together(require_trainer, cfg)
+        _together(claim_output_dir, cfg, replaced, main_only=True)
 
 
 def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
@@ -137,9 +144,7 @@ def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
         require_divisible_batch(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or num_processes)
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name)
-            _require_sound(cfg, name)
-            if cfg.INPUT.MASK_FORMAT == "polygon":
-                require_polygons(require_dataset(cfg, name))
+            require_trainable(cfg, name)
         cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
         for name in cfg.DATASETS.TEST:
             _require_sound(cfg, name)
@@ -159,21 +164,10 @@ def prepare_and_run(cfg: CfgNode, job: Job) -> None:
     Processes that torchrun has started again go on with their run.
 
     Raises:
-        UserError: in the first process of each machine, of what any process refuses.
-        SystemExit: in the others.
+        UserError, SystemExit: see :func:`prepare`.
     """
     job = _restarted(cfg, job)
-    replaced = _together(check, cfg, job, comm.get_world_size(), main_only=True)
-    changed = [
-        *("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
-        *("DATASETS.TEST", cfg.DATASETS.TEST),
-    ]
-    cfg.merge_from_list(comm.all_gather(changed)[0])
-    if job.trains:
-        if any(comm.all_gather(bool(replaced))):
-            register_datasets(cfg, _categories(cfg, job))
-            _together(require_trainer, cfg)
-        _together(claim_output_dir, cfg, replaced, main_only=True)
+    prepare(cfg, job, comm.get_world_size())
     run(cfg, job)
 
 
@@ -183,17 +177,17 @@ def _together(function: Callable, *args, main_only: bool = False) -> Any:
     Returns:
         What the function does; None where it was not called.
     """
-    problem, result = "", None
+    own, result = None, None
     if not main_only or comm.is_main_process():
         try:
             result = function(*args)
         except UserError as error:
-            problem = str(error)
-    problems = [problem for problem in comm.all_gather(problem) if problem]
+            own = error
+    problems = [problem for problem in comm.all_gather(own and str(own)) if problem]
     if not problems:
         return result
     if comm.get_local_rank() == 0:
-        raise UserError(problems[0])
+        raise own or UserError(problems[0])
     time.sleep(OTHERS_ERROR_SECONDS)  # what is said comes first
     raise SystemExit(2)
 

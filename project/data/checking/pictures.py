@@ -121,9 +121,9 @@ class _HeaderCache:
             fields = entry[2]
             return Header(**{**fields, "remarks": tuple(map(tuple, fields.get("remarks", ())))})
         header = _read_header(self.folder / name, status, self.decode)
-        default = asdict(Header())
-        fields = {k: v for k, v in asdict(header).items() if v != default[k]}
         if header.kind is None:  # what is wrong may be the disk or its rights, and pass
+            default = asdict(Header())
+            fields = {k: v for k, v in asdict(header).items() if v != default[k]}
             self.entries[name] = [*key, fields]
             self.changed = True
         return header
