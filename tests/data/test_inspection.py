@@ -7,7 +7,7 @@ import pytest
 from project.data.checking.inspection import inspect_content
 from project.data.checking.pictures import read_headers
 from project.data.checking.report import statistics
-from tests.data.test_checking import HEIGHT, WIDTH, turned, whole_content, write_pictures
+from tests.data.defects import HEIGHT, WIDTH, turned, whole_content, write_pictures
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
