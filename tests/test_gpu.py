@@ -140,6 +140,9 @@ def test_masks_are_those_that_detectron2_pastes():
     theirs = paste_masks_in_image(logits.sigmoid(), Boxes(boxes), IMAGE_HW)
     assert pasted.tensor.device.type == "cuda"
     assert (pasted.tensor != theirs).float().mean() < 1e-6
+    on_cpu = PastedMasks(logits.sigmoid().cpu(), boxes.cpu(), IMAGE_HW)
+    assert pasted.to("cpu").changes is not None and on_cpu.changes is None
+    assert (pasted.to("cpu").tensor != on_cpu.tensor).float().mean() < 1e-7
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

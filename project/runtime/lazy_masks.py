@@ -17,6 +17,7 @@ class LazyMasks:
         boxes_xyxy: pixels of the picture. Float, shape (N, 4).
         image_hw: height and width of the picture.
         threshold: where the interpolated probability is as large, the mask is.
+        changes: what :func:`pasted_changes` gives for each mask, if it is known. Object array (N,).
     """
 
     def __init__(
@@ -25,11 +26,13 @@ class LazyMasks:
         boxes_xyxy: np.ndarray,
         image_hw: tuple[int, int],
         threshold: float = 0.5,
+        changes: np.ndarray | None = None,
     ):
         self.probabilities = probabilities
         self.boxes_xyxy = boxes_xyxy
         self.image_hw = image_hw
         self.threshold = threshold
+        self.changes = changes
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -37,9 +40,10 @@ class LazyMasks:
     def __getitem__(self, item) -> "LazyMasks | np.ndarray":
         """An integer gives one mask, bool (H, W); a slice or an array gives some of them."""
         probabilities, boxes = self.probabilities[item], self.boxes_xyxy[item]
-        if probabilities.ndim == 3:
-            return LazyMasks(probabilities, boxes, self.image_hw, self.threshold)
-        return _pixels(self._runs(probabilities, boxes), self.image_hw)
+        if probabilities.ndim == 2:
+            return _pixels(self._runs(item), self.image_hw)
+        changes = None if self.changes is None else self.changes[item]
+        return LazyMasks(probabilities, boxes, self.image_hw, self.threshold, changes)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
@@ -59,22 +63,35 @@ class LazyMasks:
 
         size = list(self.image_hw)
         rles = []
-        for probabilities, box in zip(self.probabilities, self.boxes_xyxy, strict=True):
-            runs = {"size": size, "counts": self._runs(probabilities, box)}
+        for index in range(len(self)):
+            runs = {"size": size, "counts": self._runs(index)}
             text = coco_mask.frPyObjects(runs, *size)["counts"]
             rles.append({"size": size.copy(), "counts": text.decode("ascii")})
         return rles
 
-    def _runs(self, probabilities: np.ndarray, box: np.ndarray) -> list[int]:
-        return pasted_runs(
-            probabilities.astype(np.float64), box.astype(np.float64), self.image_hw, self.threshold
-        )
+    def _runs(self, index: int) -> list[int]:
+        """The run lengths of a mask, column by column, outside first."""
+        if self.changes is not None:
+            changes = self.changes[index]
+        else:
+            probabilities, box = self.probabilities[index], self.boxes_xyxy[index]
+            changes = pasted_changes(
+                probabilities.astype(np.float64),
+                box.astype(np.float64),
+                self.image_hw,
+                self.threshold,
+            )
+        height, width = self.image_hw
+        counts = np.diff(changes, prepend=0, append=height * width).tolist()
+        if counts[-1] == 0 and len(counts) > 1:
+            counts.pop()
+        return counts
 
 
-def pasted_runs(
+def pasted_changes(
     probabilities: np.ndarray, box: np.ndarray, image_hw: tuple[int, int], threshold: float
-) -> list[int]:
-    """The run lengths of one pasted mask, column by column, outside first; no pixel is looked at.
+) -> np.ndarray:
+    """Where one pasted mask begins, ends, begins again, ...; no pixel is looked at.
 
     In a column of the picture, the bilinear interpolation is linear from one row of
     ``probabilities`` to the next, and falls to zero within one row beyond the first and the last
@@ -84,6 +101,10 @@ def pasted_runs(
     Args:
         probabilities: float64, shape (M, M).
         box: XYXY in pixels of the picture, float64, shape (4,).
+
+    Returns:
+        Pixels, counted column by column, in order; the number of all pixels is the end of the last
+        column. int64, shape (C,).
     """
     height, width = image_hw
     side = len(probabilities)
@@ -107,11 +128,7 @@ def pasted_runs(
     changes = (first + column) * height + pixel.astype(np.int64)
     # Where a run has no pixel, or ends at the foot of a column and goes on at the head of the next.
     changes, times = np.unique(changes, return_counts=True)
-    changes = changes[times % 2 == 1]
-    counts = np.diff(changes, prepend=0, append=height * width).tolist()
-    if counts[-1] == 0 and len(counts) > 1:
-        counts.pop()
-    return counts
+    return changes[times % 2 == 1]
 
 
 def _pixels(runs: list[int], image_hw: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from project.structures import pasted_masks
 from project.structures.pasted_masks import PastedMasks
 
 
@@ -87,3 +88,36 @@ def test_half_precision_is_pasted_in_full():
     half = probabilities.bfloat16()
     masks = PastedMasks(half, boxes, image_hw).tensor
     assert torch.equal(masks, PastedMasks(half.float(), boxes, image_hw).tensor)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 14, 28]), st.integers(1, 200))
+def test_changes_found_for_all_masks_at_once_are_those_of_each(seed, side, columns):
+    masks = PastedMasks(*random_masks(seed, number=5, side=side), threshold=0.45)
+    expected = masks.numpy().to_rle()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pasted_masks, "MAX_COLUMNS", columns)
+        changes = masks.find_changes()
+    assert len(changes) == 5 and all(x.dtype == np.int64 for x in changes)
+    found = PastedMasks(masks.probabilities, masks.boxes, masks.image_hw, 0.45, changes)
+    assert found.numpy().to_rle() == expected
+
+
+def test_changes_stay_with_their_masks():
+    probabilities, boxes, image_hw = random_masks(4, number=5)
+    plain = PastedMasks(probabilities, boxes, image_hw)
+    # Those of other masks tell whether they are used at all.
+    changes = PastedMasks(probabilities.flip(0), boxes.flip(0), image_hw).find_changes()
+    masks = PastedMasks(probabilities, boxes, image_hw, changes=changes)
+    assert torch.equal(masks.tensor, plain.tensor.flip(0))
+    kept = torch.tensor([True, False, True, False, False])
+    assert torch.equal(masks[kept].to("cpu").tensor, plain.tensor.flip(0)[kept])
+    assert torch.equal(masks[3], plain[1]) and torch.equal(masks[1:3].tensor[0], plain[3])
+    assert torch.equal(masks[-1], plain[0])
+    assert np.array_equal(masks.numpy()[np.array([4, 0])], plain.tensor[[0, 4]])
+
+
+def test_no_mask_has_no_changes():
+    masks = PastedMasks(torch.zeros((0, 28, 28)), torch.zeros((0, 4)), (6, 9))
+    assert len(masks.find_changes()) == 0
+    outside = PastedMasks(torch.ones((2, 28, 28)), torch.tensor([[20.0, 20, 30, 30]] * 2), (6, 9))
+    assert [len(x) for x in outside.find_changes()] == [0, 0]
