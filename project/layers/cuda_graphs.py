@@ -125,10 +125,10 @@ def _circumstances(modules: Sequence[nn.Module], inputs: Sequence[torch.Tensor])
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     stream, inference = torch.cuda.current_stream().cuda_stream, torch.is_inference_mode_enabled()
     precision = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    return _addresses(modules), sizes, dtype, stream, inference, precision
+    return addresses_of(modules), sizes, dtype, stream, inference, precision
 
 
-def _addresses(modules: Sequence[nn.Module]) -> tuple[int, ...]:
+def addresses_of(modules: Sequence[nn.Module]) -> tuple[int, ...]:
     """Where the weights lie; a fifth of the time that ``parameters()`` and ``buffers()`` take."""
     addresses, remaining = [], list(modules)
     while remaining:
