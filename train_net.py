@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from project.dependencies import require_detectron2, require_package
-from project.errors import reports_user_errors
+from project.errors import UserError, reports_user_errors
 
 
 class _ListRecipes(argparse.Action):
@@ -107,17 +107,24 @@ def main(argv: list[str] | None = None) -> None:
     from project.devices import resolve_devices
     from project.engine.console import log_to_console
     from project.engine.launch import Processes, launch, started_by_torchrun, with_process_group
-    from project.engine.run import Job, prepare, prepare_and_run, run
+    from project.engine.run import Job, forget_submission_set, prepare, prepare_and_run, run
+    from project.evaluation.exported_model import require_keys_of_weights
 
     log_to_console(int(os.environ.get("RANK", "0")))
     job = Job(args.eval_only, args.format_only, args.resume, args.overwrite, args.dry_run)
     cfg = load_config(args.config_file, args.opts, resume=args.resume)
     given = parse_opts(args.opts)
     if "DATASETS.TEST" in given and "DATASETS.SUBMISSION" not in given:
-        cfg.DATASETS.SUBMISSION = ""  # whoever names a test set exports that one
+        forget_submission_set(cfg, job)
+    if args.eval_only:
+        require_keys_of_weights(cfg.MODEL.WEIGHTS, given)
     number = resolve_devices(cfg, args.num_gpus, "MODEL.DEVICE" in given)
     device = cfg.MODEL.DEVICE
     if started_by_torchrun():
+        ignored = {"--num-machines": args.num_machines > 1, "--dist-url": args.dist_url != "auto"}
+        if any(ignored.values()):
+            name = next(name for name in ignored if ignored[name])
+            raise UserError(f"{name}: torchrun has started the processes; leave it out")
         with_process_group(prepare_and_run, (cfg, job), device)
         return
     processes = Processes(number, device, args.num_machines, args.machine_rank, args.dist_url)

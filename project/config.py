@@ -245,6 +245,12 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
         raise UserError(f"{path} is not a plain YAML file: {_one_line(error)}") from error
     except OSError as error:
         raise UserError(f"{path}: {_one_line(error)}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: _BASE_ leads back to the file itself") from error
+    except (TypeError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"{path}, or its _BASE_, is no YAML file of config keys in sections"
+        ) from error
     _merge(cfg, loaded, path)
 
 

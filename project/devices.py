@@ -37,6 +37,11 @@ def resolve_devices(cfg: CfgNode, num_gpus: int | None, device_is_given: bool) -
         logger.info("No usable GPU here: everything runs on the CPU (MODEL.DEVICE cpu)")
         cfg.MODEL.DEVICE = "cpu"
         return 1
+    if num_gpus == 0:
+        raise UserError(
+            f"--num-gpus 0 asks for the CPU, and MODEL.DEVICE for {cfg.MODEL.DEVICE}: leave one of"
+            " the two out"
+        )
     wanted = 1 if num_gpus is None else num_gpus
     if wanted > available:
         instead = f"--num-gpus {available}" if available else "MODEL.DEVICE cpu without --num-gpus"
@@ -59,8 +64,11 @@ def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bo
 
     Args:
         capability: of the GPU, major and minor.
-        architectures: as ``torch.cuda.get_arch_list`` names them: "sm_86", "compute_90", ...
+        architectures: as ``torch.cuda.get_arch_list`` names them: "sm_86", "compute_90", ... Of
+            others ("gfx90a", AMD's) nothing is known, and they are taken for fitting ones.
     """
+    if not all(name.startswith(("sm_", "compute_")) for name in architectures):
+        return True
     for name in architectures:
         kind, _, digits = name.partition("_")
         compiled = divmod(int(digits.rstrip("af")), 10)

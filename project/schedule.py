@@ -50,8 +50,27 @@ def in_iterations(cfg: CfgNode, num_pictures: int) -> CfgNode:
     cfg.merge_from_list(changed)
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}: choose 1 or more")
+    # After the last iteration there is nothing to do more slowly, and fvcore refuses such a step.
+    cfg.SOLVER.STEPS = tuple(step for step in cfg.SOLVER.STEPS if step != cfg.SOLVER.MAX_ITER)
+    _warn_of_warmup(cfg)
     cfg.freeze()
     return cfg
+
+
+def _warn_of_warmup(cfg: CfgNode) -> None:
+    """Detectron2 warms up to what the schedule has come down to meanwhile."""
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        done = min(solver.WARMUP_ITERS / solver.MAX_ITER, 1)
+        reached = (1 + math.cos(math.pi * done)) / 2
+    else:
+        reached = solver.GAMMA ** sum(step <= solver.WARMUP_ITERS for step in solver.STEPS)
+    if reached < 0.5:
+        logger.warning(
+            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} of {solver.MAX_ITER} iterations: the"
+            f" learning rate reaches {reached:.0%} of SOLVER.BASE_LR only; make it smaller, or"
+            " train longer"
+        )
 
 
 def _get(cfg: CfgNode, key: str) -> object:

@@ -58,7 +58,8 @@ if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted"
   say "everything is in place (.venv)"
   exit 0
 fi
-rm -f "$stamp"
+keep_choice() { echo "torch $torch" > "$stamp"; }  # what is there until all is done
+if [ -f "$stamp" ]; then keep_choice; fi
 
 venv_log=$(mktemp) pip_process=""
 # An interrupted set-up must not leave pip running behind it.
@@ -82,6 +83,7 @@ elif ! works; then
   python=$(find_python); make_venv
 fi
 python=.venv/bin/python
+keep_choice
 
 # What an interrupted pip leaves behind goes with the next set-up, and /tmp may be small.
 export TMPDIR="$PWD/.venv/tmp"

@@ -63,6 +63,9 @@ def test_wrong_pairs_are_one_line(opts, message):
         ("MODEL:\n  WEIGHTS: !!python/object/apply:os.getcwd []\n", "not a plain YAML"),
         ("- 1\n", "no config keys"),
         ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
+        ("_BASE_: config.yaml\n", "leads back to the file itself"),
+        ("", "no YAML file of config keys"),
+        ("# MODEL:\n", "no YAML file of config keys"),
     ],
 )
 def test_wrong_files_are_one_line(tmp_path, text, message):

@@ -185,12 +185,14 @@ def test_setup_ends_with_one_line(checkout, options, python, message):
 
 
 def test_without_a_network_setup_says_so_and_is_not_done(checkout):
-    for _ in range(2):  # the second time there is a .venv to repair
-        result = run_setup(checkout, PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    offline = {"PYTHON": sys.executable, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    for options in (["--torch", "2.7.1"], []):  # the second time there is a .venv to repair
+        result = run_setup(checkout, *options, **offline)
         assert result.returncode == 2
         assert "no network?" in result.stderr
         assert len(result.stderr.splitlines()) == 1
-        assert not (checkout / ".venv/setup.stamp").exists()
+        assert "everything is in place" not in result.stdout
+        assert "installing torch==2.7.1" in result.stdout  # an interruption forgets no choice
 
 
 @pytest.mark.parametrize("named", [True, False])

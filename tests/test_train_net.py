@@ -295,6 +295,7 @@ def test_a_mistake_is_one_line_before_training(
         (["--eval-only"], ["MODEL.WEIGHTS", ""], "--eval-only needs MODEL.WEIGHTS"),
         ([], ["SOLVER.MAX_ITER", "5", "--overwrite"], "must stand before"),
         (["--num-gpus", "3"], ["MODEL.DEVICE", "cpu"], "choose a multiple of 3"),
+        (["--num-gpus", "0"], ["MODEL.DEVICE", "cuda"], "--num-gpus 0"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, options, pairs, message):
@@ -307,6 +308,16 @@ def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, options, pairs, 
 def test_without_a_gpu_asking_for_one_is_an_error_and_asking_for_nothing_is_not(capsys):
     message = refused(["--config-file", str(SMALL_CONFIG), "MODEL.DEVICE", "cuda"], capsys)
     assert "sees 0" in message and "MODEL.DEVICE cpu" in message
+
+
+def test_the_weights_that_training_starts_from_are_not_replaced(trained, tmp_path, capsys):
+    weights = tmp_path / "latest.pth"  # the original's name
+    weights.write_bytes((trained / "latest.pth").read_bytes())
+    before = weights.read_bytes()
+    pairs = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "latest.pth"]
+    assert "move it away" in refused(pairs, capsys)
+    assert "would delete MODEL.WEIGHTS" in refused(["--overwrite", *pairs], capsys)
+    assert weights.read_bytes() == before
 
 
 def test_exports_are_not_overwritten_and_need_a_set(trained, tmp_path, capsys):

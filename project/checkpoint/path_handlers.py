@@ -42,9 +42,14 @@ class TimmHandler(_LocalFileHandler):
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
         name = path.removeprefix(self.PREFIX)
-        pretrained = timm.get_pretrained_cfg(name) if name else None
+        try:
+            pretrained = timm.get_pretrained_cfg(name) if name else None
+        except RuntimeError:  # a known model, but not so trained
+            pretrained = None
         if pretrained is None or not pretrained.hf_hub_id:
-            raise UserError(f"{path}: timm knows no pretrained weights of that name")
+            known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+            others = f"; those of this model are: {', '.join(known)}" if known else ""
+            raise UserError(f"{path}: timm knows no pretrained weights of that name{others}")
         download = partial(hf_hub_download, pretrained.hf_hub_id, "model.safetensors")
         try:
             return download(local_files_only=True)

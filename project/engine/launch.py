@@ -8,6 +8,7 @@ process fails it ends the others.
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -52,7 +53,7 @@ class Processes:
     dist_url: str = "auto"
 
     def __post_init__(self):
-        if self.machines > 1 and not self.dist_url.startswith("tcp://"):
+        if self.machines > 1 and not re.fullmatch(r"tcp://.+:\d+", self.dist_url):
             raise UserError(
                 f"--num-machines {self.machines} needs --dist-url tcp://HOST:PORT, the same on"
                 " every machine, with a port that is free on machine 0"

@@ -42,11 +42,13 @@ def files_to_replace(cfg: CfgNode, *, resume: bool, overwrite: bool) -> list[Pat
         or any((output_dir / name).exists() for name in _CHECKPOINTS)
     )
     latest = output_dir / "latest.pth"  # of a run it is a link, or beside what it is a copy of
-    if not holds_run and latest.exists() and not latest.is_symlink() and not overwrite:
-        raise UserError(
-            f"training would replace {str(latest)!r}, which is of no run here; move it away, add"
-            " --overwrite, or choose another OUTPUT_DIR"
-        )
+    if not holds_run and latest.exists() and not latest.is_symlink():
+        if not overwrite:
+            raise UserError(
+                f"training would replace {str(latest)!r}, which is of no run here; move it away,"
+                " add --overwrite, or choose another OUTPUT_DIR"
+            )
+        _require_other_weights(cfg, [latest])
     if not holds_run or resume:
         return []
     if not overwrite:
@@ -55,14 +57,19 @@ def files_to_replace(cfg: CfgNode, *, resume: bool, overwrite: bool) -> list[Pat
             " --overwrite to replace it, or OUTPUT_DIR OTHER at the end of the command"
         )
     replaced = [*periodic, *(path for name in _RUN_FILES for path in output_dir.glob(name))]
-    if cfg.MODEL.WEIGHTS:
-        weights = Path(find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)).resolve()
-        if weights in [path.resolve() for path in replaced]:
-            raise UserError(
-                f"--overwrite would delete MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, which training is to"
-                " start from; choose another OUTPUT_DIR"
-            )
+    _require_other_weights(cfg, replaced)
     return replaced
+
+
+def _require_other_weights(cfg: CfgNode, replaced: Sequence[Path]) -> None:
+    if not cfg.MODEL.WEIGHTS:
+        return
+    weights = Path(find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)).resolve()
+    if weights in [path.resolve() for path in replaced]:
+        raise UserError(
+            f"--overwrite would delete MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, which training is to"
+            " start from; choose another OUTPUT_DIR"
+        )
 
 
 def claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:

@@ -46,7 +46,7 @@ from project.engine.run_record import (
     outlives_its_processes,
 )
 from project.engine.trainer import Trainer, iou_types
-from project.engine.values import require_sound_values
+from project.engine.values import require_sound_model, require_sound_values
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
@@ -123,6 +123,7 @@ def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
     Raises:
         UserError: see the functions called.
     """
+    require_sound_model(cfg)
     if job.resume:
         newest_checkpoint(cfg.OUTPUT_DIR)
     elif job.eval_only and not cfg.MODEL.WEIGHTS:
@@ -135,7 +136,7 @@ def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
         if not cfg.DATASETS.TEST:
             raise UserError("--eval-only: DATASETS.TEST names no data set")
         for name in cfg.DATASETS.TEST:
-            _require_annotations(cfg, name)
+            _require_annotations(cfg, name, "DATASETS.TEST")
             _require_sound(cfg, name)
     else:
         require_sound_values(cfg)
@@ -143,7 +144,7 @@ def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
         # With a reference, the batch grows with the processes.
         require_divisible_batch(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or num_processes)
         for name in cfg.DATASETS.TRAIN:
-            _require_annotations(cfg, name)
+            _require_annotations(cfg, name, "DATASETS.TRAIN")
             require_trainable(cfg, name)
         cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
         for name in cfg.DATASETS.TEST:
@@ -234,6 +235,16 @@ def run(cfg: CfgNode, job: Job) -> dict | list | None:
     return trainer.train()
 
 
+def forget_submission_set(cfg: CfgNode, job: Job) -> None:
+    """Let ``DATASETS.TEST``, which the user has named, be what is exported.
+
+    A training that evaluates on a part of the recipe's own pictures goes on to export what the
+    recipe says.
+    """
+    if job.submission or any(name.startswith("custom") for name in cfg.DATASETS.TEST):
+        cfg.DATASETS.SUBMISSION = ""
+
+
 def submission_set(cfg: CfgNode) -> str:
     """The data set that ``--format-only`` exports."""
     if cfg.DATASETS.SUBMISSION:
@@ -302,14 +313,15 @@ def _require_sound(cfg: CfgNode, name: str) -> None:
     require_sound(require_dataset(cfg, name), cfg.DATASETS.SKIP_BAD)
 
 
-def _require_annotations(cfg: CfgNode, name: str) -> None:
+def _require_annotations(cfg: CfgNode, name: str, key: str) -> None:
     if has_annotations(require_dataset(cfg, name)):
         return
     others = sets_with_annotations(cfg)
     which = f"those with annotations are: {', '.join(others)}" if others else "no other set has any"
+    without = "; --format-only FILE writes a submission without them"
     raise UserError(
-        f"data set {name!r} has no annotations; {which} (choose with DATASETS.TEST; --format-only"
-        " FILE writes a submission without them)"
+        f"data set {name!r} has no annotations; {which} (choose with {key}"
+        f"{without if key == 'DATASETS.TEST' else ''})"
     )
 
 

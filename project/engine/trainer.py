@@ -277,7 +277,9 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             write_json(detections, path)
             images = len({detection["image_id"] for detection in detections})
-            logger.info(f"{path}: {len(detections)} detections on {images} images")
+            logger.info(
+                f"{path}: {len(detections)} detections on {images} images of {dataset_name}"
+            )
             return detections
         return []
 
@@ -297,7 +299,9 @@ class Trainer(DefaultTrainer):
                     f"--resume: {self.start_iter} iterations are done, and SOLVER.MAX_ITER is"
                     f" {self.max_iter}; give that number or a larger one"
                 )
-            logger.info(f"Going on after iteration {self.start_iter} of {self.max_iter}")
+            logger.info(
+                f"Going on after iteration {self.start_iter} of {self.max_iter}, from {path}"
+            )
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
             if self.ema is not None:
@@ -317,14 +321,13 @@ class Trainer(DefaultTrainer):
         self.read_batches()
         self.records = []  # the loader has them, in less memory
         try:
-            results = super().train()
+            super().train()
         except StopTraining as stop:
             if stop.code:
                 raise
-            results = self._last_eval_results
         if comm.is_main_process():
             logger.info(f"Finished: the model is {self.cfg.OUTPUT_DIR}/latest.pth")
-        return results
+        return getattr(self, "_last_eval_results", None)
 
     def after_train(self) -> None:
         """Detectron2's; where a hook fails, ``run.json`` says so."""

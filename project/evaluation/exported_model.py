@@ -1,11 +1,18 @@
 """An exported model in the place of the model that it was made from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from detectron2.config import CfgNode
 from torch import nn
 
+from project.errors import UserError
+from project.runtime import is_exported
 from project.runtime.detections import Detections
+
+# What it takes from a config.
+_THRESHOLDS = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "MODEL.ROI_MASK_HEAD.THRESH_TEST")
+# Sections of what is in the file.
+_FIXED = ("MODEL.", "INPUT.", "TEST.AUG.", "TEST.DETECTIONS_PER_IMAGE")
 
 
 class ExportedModel(nn.Module):
@@ -13,7 +20,7 @@ class ExportedModel(nn.Module):
 
     Args:
         path: of the file.
-        cfg: its config; ``MODEL.ROI_HEADS.SCORE_THRESH_TEST`` may be another one.
+        cfg: its config; the thresholds of scores and of masks may be others.
     """
 
     def __init__(self, path: str, cfg: CfgNode):
@@ -21,13 +28,29 @@ class ExportedModel(nn.Module):
         # Here, because most programs do without onnxruntime.
         from project.runtime.detector import OnnxDetector
 
-        threshold = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-        self.detector = OnnxDetector(path, score_threshold=threshold)
+        self.detector = OnnxDetector(
+            path,
+            score_threshold=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+            mask_threshold=cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST,
+        )
 
     def forward(self, batched_inputs: Sequence[dict]) -> list[dict[str, Detections]]:
         """``batched_inputs``: records with ``image``, uint8, RGB, shape (3, H, W)."""
         pictures = [record["image"].permute(1, 2, 0).numpy() for record in batched_inputs]
         return [{"detections": found} for found in self.detector.predict(pictures)]
+
+
+def require_keys_of_weights(weights: str, keys: Iterable[str]) -> None:
+    """Raise :class:`UserError` for a config key that evaluating ``weights`` would not heed."""
+    if not is_exported(weights):
+        return
+    for key in keys:
+        is_free = key in ("MODEL.WEIGHTS", "MODEL.DEVICE", *_THRESHOLDS)
+        if key.startswith(_FIXED) and not is_free:
+            raise UserError(
+                f"{key} is fixed in {weights}; leave it out, or export the model with it (of what a"
+                f" file holds only {' and '.join(_THRESHOLDS)} can be changed)"
+            )
 
 
 def with_whole_pictures(cfg: CfgNode) -> CfgNode:

