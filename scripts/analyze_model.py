@@ -43,9 +43,11 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_intermixed_args(argv)
     require_detectron2()
     from project.config import load_config
+    from project.values import require_sound_model
 
     opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.INFERENCE_DTYPE", "float32"]
     cfg = load_config(args.config_file, opts)
+    require_sound_model(cfg)
     if args.anchors:
         _report_anchors(cfg)
     else:

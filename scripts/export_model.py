@@ -22,6 +22,7 @@ from project.runtime import is_exported
 CHECK_SIZES = ((32, 32), (480, 640), (375, 500), (900, 300), (1200, 1600))
 
 MAX_PICTURES = 100  # to check or calibrate on
+MIN_FOUND_SCORE = 0.05  # of what counts as found
 MIN_SHARE = 0.5  # of the objects of the model, that float16 or int8 has to find
 
 
@@ -162,8 +163,11 @@ def _check_share(predictor, path: Path, pictures: Collection, what: str, advice:
     from project.export.checking import share_kept
     from project.runtime.detector import OnnxDetector
 
-    share, number = share_kept(predictor, OnnxDetector(path), tqdm(pictures, leave=False))
-    print(f"{what}: of {number} objects there with scores from 0.5, {share:.1%} are found")
+    own = predictor.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+    score = max(0.5, own)
+    found = OnnxDetector(path, score_threshold=min(MIN_FOUND_SCORE, own))
+    share, number = share_kept(predictor, found, tqdm(pictures, leave=False), score)
+    print(f"{what}: of {number} objects there with scores from {score:g}, {share:.1%} are found")
     if share < MIN_SHARE:
         raise UserError(f"so it finds less than {MIN_SHARE:.0%}, and is not written; {advice}")
 

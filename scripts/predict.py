@@ -134,6 +134,8 @@ def _load_onnx(args: argparse.Namespace):
 def _names(paths: list[str]) -> Iterator[str]:
     for path in paths:
         if path == "-":
+            if hasattr(sys.stdin, "reconfigure"):
+                sys.stdin.reconfigure(errors="surrogateescape")  # names need be no UTF-8
             lines = (line.strip("\r\n\ufeff") for line in sys.stdin)  # as Windows ends and begins
             yield from filter(None, lines)
         else:

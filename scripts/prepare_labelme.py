@@ -89,15 +89,19 @@ def _json_files(folder: Path) -> Iterator[Path]:
 
 def _file_names(pictures: list, folder: Path) -> dict:
     """Pictures by the name that each has in the data set."""
-    names = {}
+    names, places = {}, set()
     for picture in pictures:
         # Links are not followed: names of stored content say nothing.
         place = Path(os.path.abspath(picture.path.parent / picture.image_name))
         root = Path(os.path.abspath(folder))
-        name = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
-        if name in names:
-            raise UserError(f"{picture.path}: {name} is annotated twice")
-        names[name] = picture
+        if place in places:
+            raise UserError(f"{picture.path}: {place.name} is annotated twice")
+        places.add(place)
+        # A picture elsewhere is called as its JSON: in two folders there may be two of a name.
+        json_file = Path(os.path.abspath(picture.path)).relative_to(root)
+        inside = place.is_relative_to(root)
+        name = place.relative_to(root) if inside else json_file.with_suffix(place.suffix)
+        names[name.as_posix()] = picture
     return names
 
 

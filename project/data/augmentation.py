@@ -124,6 +124,13 @@ def _require_sound_values(keys: CfgNode) -> None:
         return
     kinds = ("relative_range", "relative", "absolute", "absolute_range")
     require_choice("INPUT.CROP.TYPE", keys.CROP.TYPE, kinds)
+    if len(keys.CROP.SIZE) != 2:
+        raise UserError(f"INPUT.CROP.SIZE {keys.CROP.SIZE}: give two numbers")
+    if keys.CROP.TYPE == "absolute_range" and keys.CROP.SIZE[0] > keys.CROP.SIZE[1]:
+        raise UserError(
+            f"INPUT.CROP.SIZE {keys.CROP.SIZE}: absolute_range crops take the smallest and the"
+            " largest side"
+        )
     is_relative = keys.CROP.TYPE.startswith("relative")
     if not all(0 < x <= 1 if is_relative else x >= 1 and x == int(x) for x in keys.CROP.SIZE):
         which = "shares of the picture, to 1" if is_relative else "whole numbers of pixels"

@@ -30,6 +30,8 @@ def _read_coco_json(path: str, size: int, mtime_ns: int) -> dict:
             content = json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON (cut off?): {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     finally:
         if was_enabled:
             gc.enable()

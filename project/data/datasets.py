@@ -51,7 +51,8 @@ def require_dataset(cfg: CfgNode, name: str) -> DatasetFiles:
         raise UserError(f"there is no data set {name!r}; known: {', '.join(known)}")
     files = known[name]
     root = Path(cfg.DATASETS.ROOT)
-    if not files.json_file.is_file() and not root.is_dir():
+    is_below = files.json_file.is_relative_to(root)
+    if is_below and not files.json_file.is_file() and not root.is_dir():
         raise UserError(
             f"no data at DATASETS.ROOT {str(root)!r}: expected {files.json_file.name} and"
             f" {files.image_root.name}/ in that folder (python scripts/generate_dataset.py makes"

@@ -46,12 +46,12 @@ from project.engine.run_record import (
     outlives_its_processes,
 )
 from project.engine.trainer import Trainer, iou_types
-from project.engine.values import require_sound_model, require_sound_values
 from project.errors import UserError
 from project.evaluation.coco_metrics import SUMMARY
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
 from project.files import check_output_file
 from project.runtime import is_exported
+from project.values import require_sound_model, require_sound_values
 
 logger = logging.getLogger(__name__)
 

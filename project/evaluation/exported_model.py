@@ -11,8 +11,11 @@ from project.runtime.detections import Detections
 
 # What it takes from a config.
 _THRESHOLDS = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "MODEL.ROI_MASK_HEAD.THRESH_TEST")
-# Sections of what is in the file.
-_FIXED = ("MODEL.", "INPUT.", "TEST.AUG.", "TEST.DETECTIONS_PER_IMAGE")
+# What is in the file: keys, and beginnings of keys.
+_FIXED = (
+    *("MODEL.", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "INPUT.FORMAT"),
+    *("INPUT.RESIZE_BACKEND", "TEST.AUG.", "TEST.DETECTIONS_PER_IMAGE"),
+)
 
 
 class ExportedModel(nn.Module):

@@ -153,8 +153,9 @@ def _along(
     share = ((position >= -1) & (position <= size)).float() / samples
     position = position.clamp(0, size - 1)
     low = position.floor().clamp(max=max(size - 2, 0))
-    high_share = position - low
     first = low[..., :1].clamp(max=max(size - 1 - samples, 0))
+    low = low.minimum(first + samples - 1)  # rounding may put a sample a cell too far
+    high_share = position - low
     cell = (low - first).long()
     weights = torch.zeros((*position.shape[:2], samples + 1))
     weights.scatter_add_(2, cell, (1 - high_share) * share)

@@ -25,6 +25,7 @@ from project.evaluation.detections import to_detections
 from project.meta_arch.test_time_augmentation import as_tested
 from project.runtime.detections import Detections
 from project.runtime.pictures import rgb_array
+from project.values import require_sound_model
 
 Picture = str | Path | np.ndarray | Image.Image
 
@@ -68,6 +69,7 @@ class Predictor:
         cfg = load_config(str(config_file), opts, weights=str(weights))
         resolve_devices(cfg, None, "MODEL.DEVICE" in parse_opts(opts))
         require_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
+        require_sound_model(cfg)
         if score_threshold is not None:
             if not 0 <= score_threshold <= 1:
                 raise UserError(f"a score threshold of {score_threshold}: choose one from 0 to 1")
@@ -138,6 +140,8 @@ def _load_model(cfg: CfgNode, content: dict, source: str) -> torch.nn.Module:
 def _categories(content: dict, source: str, categories_json: str | Path) -> Categories:
     """Of the checkpoint, else of the JSON, whose names must be those that the checkpoint knows."""
     if content.get("categories"):
+        if categories_json:
+            raise UserError(f"{source} has categories of its own; leave {categories_json} out")
         return Categories.from_mapping(content["categories"])
     names = class_names(content)
     if not categories_json:

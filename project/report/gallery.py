@@ -92,12 +92,22 @@ def _path(item: Found | Truth, picture: JudgedPicture, size: tuple[int, int]) ->
         (small > 127).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
     outlines = [cv2.approxPolyDP(contour, 0.8, closed=True)[:, 0] for contour in contours]
+    outlines = [outline for outline in outlines if len(outline) > 2]
+    if not outlines and mask.any():
+        outlines = [_small_box(mask, size)]
     # Contours run through the centres of pixels.
     return "".join(
-        "M" + " ".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in outline) + "Z"
-        for outline in outlines
-        if len(outline) > 2
+        "M" + " ".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in outline) + "Z" for outline in outlines
     )
+
+
+def _small_box(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The corners of a mask's box in a picture of ``size``, at least 2 pixels wide and high."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    scale = np.array([size[1] / mask.shape[1], size[0] / mask.shape[0]])
+    low = np.array([x, y]) * scale - 0.5
+    high = np.maximum((np.array([x + width, y + height])) * scale - 0.5, low + 2)
+    return np.array([low, (high[0], low[1]), high, (low[0], high[1])])
 
 
 def _thumbnail(path: Path, long_side: int) -> tuple[np.ndarray, bytes]:

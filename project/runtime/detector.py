@@ -31,7 +31,8 @@ class OnnxDetector:
         score_threshold: detections below are left out; None for the one that is in the file.
         mask_threshold: what is as probable belongs to a mask; likewise.
         threads: to compute with; None for one for each core.
-        providers: onnxruntime's execution providers, the preferred one first.
+        providers: onnxruntime's execution providers, the preferred one first: names, or pairs of a
+            name and its options.
 
     Attributes:
         categories: of the model.
@@ -49,13 +50,22 @@ class OnnxDetector:
         score_threshold: float | None = None,
         mask_threshold: float | None = None,
         threads: int | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str | tuple[str, dict]] = ("CPUExecutionProvider",),
     ):
-        missing = set(providers) - set(onnxruntime.get_available_providers())
+        if isinstance(providers, str):
+            raise UserError(f"providers: give a list, [{providers!r}]")
+        names = [name if isinstance(name, str) else name[0] for name in providers]
+        missing = set(names) - set(onnxruntime.get_available_providers())
         if missing:
             available = ", ".join(onnxruntime.get_available_providers())
             raise UserError(f"onnxruntime has no {', '.join(missing)} here; it has {available}")
         self._session = _open(Path(path), threads, providers)
+        if names[0] not in self._session.get_providers():
+            # onnxruntime goes on with the next one.
+            raise UserError(
+                f"onnxruntime cannot use {names[0]} here: its libraries, CUDA's say, are missing or"
+                " too old"
+            )
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         if self.metadata.get("format") != FORMAT:
             raise UserError(
@@ -128,7 +138,7 @@ def load(path: str | os.PathLike, **options) -> OnnxDetector:
 
 
 def _open(
-    path: Path, threads: int | None, providers: Sequence[str]
+    path: Path, threads: int | None, providers: Sequence[str | tuple[str, dict]]
 ) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")

@@ -13,6 +13,7 @@ from detectron2.data.dataset_mapper import DatasetMapper
 
 from project.config import get_project_cfg
 from project.data.categories import Categories
+from project.data.coco_json import read_coco_json
 from project.data.datasets import (
     dataset_files,
     has_annotations,
@@ -268,3 +269,17 @@ def test_real_photographs_are_read(shared):
     assert len(records) == 236 and sum(len(r["annotations"]) for r in records) == 470
     for name in ("tiny_voc_train", "tiny_voc_test", "tiny_voc_test_annotated"):
         require_sound(require_dataset(cfg, name), skip_bad=False)
+
+
+def test_a_json_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_coco_json(tmp_path)
+
+
+def test_a_misspelt_file_elsewhere_is_not_blamed_on_the_root(tmp_path):
+    cfg = get_project_cfg()
+    cfg.DATASETS.ROOT = str(tmp_path / "nowhere")
+    cfg.DATASETS.TRAIN_JSON = str(tmp_path / "trian.json")
+    cfg.DATASETS.TRAIN_IMAGES = str(tmp_path)
+    with pytest.raises(UserError, match=r"'custom_train': there is no file .*trian\.json"):
+        require_dataset(cfg, "custom_train")

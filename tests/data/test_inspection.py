@@ -1,12 +1,14 @@
 """What is made of the content of a COCO JSON, whatever it holds."""
 
 import copy
+import os
 
 import pytest
 
 from project.data.checking.inspection import inspect_content
 from project.data.checking.pictures import read_headers
 from project.data.checking.report import statistics
+from project.errors import UserError
 from tests.data.defects import HEIGHT, WIDTH, turned, whole_content, write_pictures
 
 
@@ -106,3 +108,16 @@ def test_no_value_anywhere_is_a_crash(tmp_path):
             statistics(inspection.content)
             tried += 1
     assert tried > 500
+
+
+def test_folders_whose_names_are_no_utf_8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_pictures(folder)
+    name = next(folder.rglob("*.png")).relative_to(folder).as_posix()
+    assert read_headers(folder, [name])[name].kind is None
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file cannot be read: Not a directory"):
+        read_headers(tmp_path / "file", ["1.png"])

@@ -146,6 +146,17 @@ def test_linked_folders_and_pictures_have_the_names_that_they_are_seen_by(tmp_pa
     assert {image["file_name"] for image in content["images"]} == {"a.jpg", "cam2/b.jpg"}
 
 
+def test_pictures_of_one_name_outside_of_the_folder(tmp_path):
+    triangle = shape("x", [[1, 1], [20, 1], [20, 20]])
+    for name in ("a", "b"):
+        annotate(tmp_path / "photos" / name, "1.jpg", [])
+        target = tmp_path / "labels" / name
+        annotate(target, "1.jpg", [triangle], imagePath=f"../../photos/{name}/1.jpg")
+        (target / "1.jpg").unlink()
+    content = prepare(tmp_path / "labels", tmp_path / "out")
+    assert {image["file_name"] for image in content["images"]} == {"a/1.jpg", "b/1.jpg"}
+
+
 def test_a_picture_in_a_json_is_not_kept_in_memory(tmp_path):
     annotate(tmp_path, "a.jpg", [], imageData=base64.b64encode(bytes(1000)).decode())
     picture = read_labelme(tmp_path / "a.json")

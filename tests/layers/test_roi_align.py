@@ -103,3 +103,12 @@ def test_pooling_at_every_level_gives_what_pooling_at_its_own_gives(scales, samp
     pictures = [Boxes(boxes[:25]), Boxes(boxes[25:])]
     pooled = pool_every_level(pooler, features, pictures)
     assert torch.equal(pooled, pooler(features, pictures)) and pooled.any()
+
+
+def test_a_sample_that_rounding_puts_a_cell_further():
+    features = torch.randn((1, 2, 20, 20), generator=torch.Generator().manual_seed(0))
+    rois = torch.tensor([[0, 3.99999976, 3.99999976, 60, 60]])
+    theirs, ours = (
+        kind((7, 7), 0.25, 0, aligned=True)(features, rois) for kind in (ROIAlign, FastROIAlign)
+    )
+    assert torch.allclose(ours, theirs, atol=1e-5)

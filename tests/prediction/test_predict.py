@@ -324,3 +324,9 @@ def test_label_masks_without_room_for_a_background_are_refused(tmp_path):
         with pytest.raises(UserError, match=f"here they are {ids[0]} to {ids[1]}"):
             PredictionWriter(tmp_path, Categories(ids, ("a", "b")), masks=True)
     PredictionWriter(tmp_path, Categories((0, 1), ("a", "b")))
+
+
+def test_names_on_the_standard_input_need_be_no_utf_8(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(b"caf\xe9.jpg\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stream)
+    assert [os.fsencode(name) for name in predict._names(["-"])] == [b"caf\xe9.jpg"]

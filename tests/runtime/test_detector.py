@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from project.errors import UserError
@@ -82,6 +83,19 @@ def test_files_that_are_no_detector_are_one_line(exported, tmp_path):
 def test_a_provider_that_is_not_there_is_one_line(exported):
     with pytest.raises(UserError, match=r"NoProvider.*CPUExecutionProvider"):
         OnnxDetector(exported, providers=["NoProvider"])
+    with pytest.raises(UserError, match=r"NoProvider"):
+        OnnxDetector(exported, providers=[("NoProvider", {"device_id": 1})])
+    with pytest.raises(UserError, match=r"give a list, \['CPUExecutionProvider'\]"):
+        OnnxDetector(exported, providers="CPUExecutionProvider")
+    OnnxDetector(exported, providers=[("CPUExecutionProvider", {})])
+
+
+def test_a_provider_that_onnxruntime_leaves_out_is_one_line(exported, monkeypatch):
+    """As CUDA's is where its libraries do not load."""
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    with pytest.raises(UserError, match="cannot use CUDAExecutionProvider here"):
+        OnnxDetector(exported, providers=available)
 
 
 # What the runtime takes, and what onnxruntime needs of its own; predict.py needs some more.

@@ -61,7 +61,10 @@ def read_headers(
     names = set(file_names)
     cache = _HeaderCache(folder, decode)
     headers = {}
-    present = dict(_listed(folder, names))
+    try:
+        present = dict(_listed(folder, names))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
     by_plain_name: dict[str, str] = {}
     if len(present) < len(names):
         by_plain_name = {_nfc(entry.name).lower(): entry.name for entry in os.scandir(folder)}
@@ -105,7 +108,7 @@ class _HeaderCache:
     def __init__(self, folder: Path, decode: bool):
         self.folder = folder
         self.decode = decode
-        key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
+        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
         name = f"{key}-{'decoded' if decode else 'headers'}-{_CACHE_VERSION}.json"
         self.path = Path(get_cache_dir()) / "picture_headers" / name
         self.changed = False

@@ -5,9 +5,9 @@ import pytest
 from project.config import load_config
 from project.devices import resolve_devices
 from project.engine.run import Job, forget_submission_set, prepare, submission_set
-from project.engine.values import require_sound_model, require_sound_values
 from project.errors import UserError
 from project.recipes import RECIPES
+from project.values import require_sound_model, require_sound_values
 from tests.helpers import load_small_config
 
 
@@ -47,6 +47,7 @@ from tests.helpers import load_small_config
         ("INPUT.CROP.TYPE", "relativ"),
         ("INPUT.CROP.SIZE", "[1.5, 1.5]"),
         ("INPUT.CROP.TYPE", "absolute"),
+        ("INPUT.CROP.SIZE", "[0.5]"),
     ],
 )
 def test_it_is_named(small_opts, key, value):
