@@ -106,7 +106,7 @@ def _small_box(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     scale = np.array([size[1] / mask.shape[1], size[0] / mask.shape[0]])
     low = np.array([x, y]) * scale - 0.5
-    high = np.maximum((np.array([x + width, y + height])) * scale - 0.5, low + 2)
+    high = np.maximum(np.array([x + width, y + height]) * scale - 0.5, low + 2)
     return np.array([low, (high[0], low[1]), high, (low[0], high[1])])
 
 
