@@ -11,7 +11,7 @@ from detectron2.structures import ImageList, Instances, ROIMasks
 
 from project.errors import UserError, require_choice
 from project.layers.cuda_graphs import GraphedCalls
-from project.precision import DTYPES, resolve_dtype
+from project.precision import DTYPES, computes_in_bfloat16, resolve_dtype
 from project.proposal_generator.rpn import ExtendedRPN
 from project.roi_heads.cascade import ExtendedCascadeROIHeads
 from project.structures.pasted_masks import PastedMasks
@@ -60,11 +60,12 @@ class ExtendedRCNN(GeneralizedRCNN):
                 f"MODEL.ROI_MASK_HEAD.THRESH_TEST is {mask_threshold}; choose a probability"
                 " between 0 and 1"
             )
+        device = torch.device(cfg.MODEL.DEVICE)
         return {
             **super().from_config(cfg),
             "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
-            # On a GPU it gained nothing (docs/performance.md).
-            "channels_last": cfg.MODEL.DEVICE == "cpu",
+            # What it is worth on earlier GPUs is not known (docs/performance.md).
+            "channels_last": device.type == "cpu" or computes_in_bfloat16(device),
             "cuda_graphs": cfg.MODEL.CUDA_GRAPHS,
             "mask_threshold": mask_threshold,
         }
