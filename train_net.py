@@ -105,9 +105,11 @@ def main(argv: list[str] | None = None) -> None:
 
     from project.config import load_config, parse_opts
     from project.devices import resolve_devices
+    from project.engine.checks import forget_submission_set
     from project.engine.console import log_to_console
+    from project.engine.job import Job
     from project.engine.launch import Processes, launch, started_by_torchrun, with_process_group
-    from project.engine.run import Job, forget_submission_set, prepare, prepare_and_run, run
+    from project.engine.run import prepare, prepare_and_run, run
     from project.evaluation.exported_model import require_keys_of_weights
 
     log_to_console(int(os.environ.get("RANK", "0")))
@@ -121,10 +123,10 @@ def main(argv: list[str] | None = None) -> None:
     number = resolve_devices(cfg, args.num_gpus, "MODEL.DEVICE" in given)
     device = cfg.MODEL.DEVICE
     if started_by_torchrun():
-        ignored = {"--num-machines": args.num_machines > 1, "--dist-url": args.dist_url != "auto"}
-        if any(ignored.values()):
-            name = next(name for name in ignored if ignored[name])
-            raise UserError(f"{name}: torchrun has started the processes; leave it out")
+        if args.num_machines > 1 or args.dist_url != "auto":
+            raise UserError(
+                "torchrun has started the processes: leave --num-machines and --dist-url out"
+            )
         with_process_group(prepare_and_run, (cfg, job), device)
         return
     processes = Processes(number, device, args.num_machines, args.machine_rank, args.dist_url)

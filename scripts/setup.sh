@@ -36,13 +36,16 @@ find_python() {
 }
 
 # An existing environment keeps its interpreter and its torch unless others are asked for.
-stamp=.venv/setup.stamp
+stamp=.venv/setup.stamp    # what it was made from, once all is done
+choice=.venv/torch.choice  # the torch that was asked for, before that too
 if [ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ] && supported .venv/bin/python; then
   python=.venv/bin/python
 else
   python=$(find_python)
 fi
-if [ -z "$torch" ] && [ -f "$stamp" ]; then torch=$(sed -n 's/^torch //p' "$stamp"); fi
+if [ -z "$torch" ]; then
+  torch=$(cat "$choice" "$stamp" 2>/dev/null | sed -n 's/^torch //p' | head -n 1 || true)
+fi
 pins=$("$python" scripts/torch_versions.py choose $torch) || exit 2
 torch=${pins#torch==}; torch=${torch%% *}
 
@@ -58,8 +61,7 @@ if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted"
   say "everything is in place (.venv)"
   exit 0
 fi
-keep_choice() { echo "torch $torch" > "$stamp"; }  # what is there until all is done
-if [ -f "$stamp" ]; then keep_choice; fi
+rm -f "$stamp"
 
 venv_log=$(mktemp) pip_process=""
 # An interrupted set-up must not leave pip running behind it.
@@ -83,7 +85,7 @@ elif ! works; then
   python=$(find_python); make_venv
 fi
 python=.venv/bin/python
-keep_choice
+echo "torch $torch" > "$choice"
 
 # What an interrupted pip leaves behind goes with the next set-up, and /tmp may be small.
 export TMPDIR="$PWD/.venv/tmp"

@@ -304,6 +304,16 @@ def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, options, pairs, 
     assert message in refused(arguments, capsys)
 
 
+@pytest.mark.parametrize("option", [["--num-machines", "2"], ["--dist-url", "tcp://a:1"]])
+def test_options_that_torchrun_overrules_are_one_line(monkeypatch, capsys, option):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "1")
+    message = refused(["--config-file", str(SMALL_CONFIG), *option], capsys)
+    assert "torchrun has started the processes" in message
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_asking_for_one_is_an_error_and_asking_for_nothing_is_not(capsys):
     message = refused(["--config-file", str(SMALL_CONFIG), "MODEL.DEVICE", "cuda"], capsys)

@@ -4,7 +4,9 @@ import pytest
 
 from project.config import load_config
 from project.devices import resolve_devices
-from project.engine.run import Job, forget_submission_set, prepare, submission_set
+from project.engine.checks import forget_submission_set, submission_set
+from project.engine.job import Job
+from project.engine.run import prepare
 from project.errors import UserError
 from project.recipes import RECIPES
 from project.values import require_sound_model, require_sound_values

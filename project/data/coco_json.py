@@ -1,7 +1,6 @@
 """Read a COCO JSON, checked and repaired."""
 
 import gc
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -9,13 +8,14 @@ from pathlib import Path
 from project.data.checking.inspection import Inspection, inspect_content
 from project.data.checking.pictures import read_headers
 from project.errors import UserError
+from project.files import read_json
 
 
 def read_coco_json(path: Path) -> dict:
     """The content of a COCO JSON as it is; kept in memory while the file does not change.
 
     Raises:
-        UserError: the file is no JSON (cut off, say), or not of COCO's layout.
+        UserError: the file cannot be read, is no JSON (cut off, say), or not of COCO's layout.
     """
     status = os.stat(path)
     return _read_coco_json(str(path), status.st_size, status.st_mtime_ns)
@@ -26,12 +26,7 @@ def _read_coco_json(path: str, size: int, mtime_ns: int) -> dict:
     was_enabled = gc.isenabled()
     gc.disable()  # it would look for cycles after every few hundred of a million new lists
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON (cut off?): {error}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        content = read_json(path)
     finally:
         if was_enabled:
             gc.enable()

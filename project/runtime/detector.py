@@ -52,19 +52,13 @@ class OnnxDetector:
         threads: int | None = None,
         providers: Sequence[str | tuple[str, dict]] = ("CPUExecutionProvider",),
     ):
-        if isinstance(providers, str):
-            raise UserError(f"providers: give a list, [{providers!r}]")
-        names = [name if isinstance(name, str) else name[0] for name in providers]
-        missing = set(names) - set(onnxruntime.get_available_providers())
-        if missing:
-            available = ", ".join(onnxruntime.get_available_providers())
-            raise UserError(f"onnxruntime has no {', '.join(missing)} here; it has {available}")
+        wanted = _names_of(providers)
         self._session = _open(Path(path), threads, providers)
-        if names[0] not in self._session.get_providers():
+        if wanted[0] not in self._session.get_providers():
             # onnxruntime goes on with the next one.
             raise UserError(
-                f"onnxruntime cannot use {names[0]} here: its libraries, CUDA's say, are missing or"
-                " too old"
+                f"onnxruntime cannot use {wanted[0]} here: its libraries, CUDA's say, are missing"
+                " or too old"
             )
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         if self.metadata.get("format") != FORMAT:
@@ -135,6 +129,20 @@ class OnnxDetector:
 def load(path: str | os.PathLike, **options) -> OnnxDetector:
     """The detector in an ONNX file; ``options`` are those of :class:`OnnxDetector`."""
     return OnnxDetector(path, **options)
+
+
+def _names_of(providers: Sequence[str | tuple[str, dict]]) -> list[str]:
+    """Of execution providers that this onnxruntime has."""
+    if isinstance(providers, str):
+        raise UserError(f"providers: give a list, [{providers!r}]")
+    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    available = onnxruntime.get_available_providers()
+    missing = set(names) - set(available)
+    if missing:
+        raise UserError(
+            f"onnxruntime has no {', '.join(missing)} here; it has {', '.join(available)}"
+        )
+    return names
 
 
 def _open(

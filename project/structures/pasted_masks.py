@@ -44,13 +44,13 @@ class PastedMasks:
 
     def __getitem__(self, item) -> "PastedMasks | torch.Tensor":
         """An ``int`` gives one mask, bool (H, W); a slice or a tensor gives some of them."""
+        probabilities = self.probabilities[item]
+        if probabilities.ndim == 2:
+            return self[item : item + 1 or None].tensor[0]
         changes = self.changes
         if changes is not None:
             changes = changes[item.cpu().numpy() if isinstance(item, torch.Tensor) else item]
-        chosen = self._with(self.probabilities[item], self.boxes[item], changes)
-        if chosen.probabilities.ndim == 3:
-            return chosen
-        return self[item : item + 1 or None].tensor[0]
+        return self._with(probabilities, self.boxes[item], changes)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[index] for index in range(len(self)))

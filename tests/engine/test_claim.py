@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from project.engine import run as run_module
-from project.engine.run import Job, prepare_and_run
+from project.engine.job import Job
+from project.engine.run import prepare_and_run
 from project.errors import UserError
 from tests.helpers import load_small_config
 
