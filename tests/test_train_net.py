@@ -246,6 +246,23 @@ def test_training_leaves_out_test_sets_without_annotations(generated_root, tmp_p
     assert not (tmp_path / "run/evaluation.json").exists()
 
 
+def test_annotations_that_come_after_training_are_evaluated_on(generated_root, tmp_path, caplog):
+    root, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(generated_root, root)
+    annotations = root / "test_annotations.json"
+    annotations.rename(tmp_path / "later.json")
+    pairs = small_pairs(root, run)
+    pairs += ["DATASETS.TEST", "('tiny_voc_test_annotated',)", "SOLVER.MAX_ITER", "1"]
+    train_net.main(["--config-file", str(SMALL_CONFIG), *pairs])
+    assert "No evaluation on tiny_voc_test_annotated" in caplog.text
+    (tmp_path / "later.json").rename(annotations)
+    train_net.main(["--eval-only", "MODEL.WEIGHTS", str(run / "latest.pth")])
+    assert (run / "evaluation.json").exists()
+    (run / "evaluation.json").unlink()
+    train_net.main(["--resume", "OUTPUT_DIR", str(run), "SOLVER.MAX_ITER", "2"])
+    assert json.loads((run / "evaluation.json").read_text())["iteration"] == 2
+
+
 def remove_a_picture(root: Path) -> None:
     next((root / "train_images").iterdir()).unlink()
 

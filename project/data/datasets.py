@@ -6,7 +6,7 @@ and any other COCO-format data as ``custom_train`` and ``custom_test``.
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -213,7 +213,7 @@ def warn_of_common_pictures(cfg: CfgNode) -> None:
         return {os.path.abspath(files.image_root / image["file_name"]) for image in images}
 
     trained_on = set().union(*map(pictures, cfg.DATASETS.TRAIN))
-    for name in cfg.DATASETS.TEST:
+    for name in evaluable_sets(cfg):
         tested_on = pictures(name)
         if common := len(tested_on & trained_on):
             logger.warning(
@@ -222,11 +222,16 @@ def warn_of_common_pictures(cfg: CfgNode) -> None:
             )
 
 
-def sets_with_annotations(cfg: CfgNode, names: Sequence[str] | None = None) -> list[str]:
-    """Those of ``names`` (None: of all that the config can name) that can be evaluated on."""
+def sets_with_annotations(cfg: CfgNode, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``names`` that can be evaluated on."""
     known = dataset_files(cfg)
-    return [
+    return tuple(
         name
-        for name in (known if names is None else names)
+        for name in names
         if name in known and known[name].json_file.is_file() and has_annotations(known[name])
-    ]
+    )
+
+
+def evaluable_sets(cfg: CfgNode) -> tuple[str, ...]:
+    """Those of ``DATASETS.TEST`` that can be evaluated on."""
+    return sets_with_annotations(cfg, cfg.DATASETS.TEST)

@@ -16,6 +16,7 @@ from project.checkpoint.reading import (
 from project.data.categories import Categories
 from project.data.datasets import (
     dataset_files,
+    evaluable_sets,
     has_annotations,
     register_datasets,
     require_dataset,
@@ -41,8 +42,7 @@ logger = logging.getLogger(__name__)
 def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
     """Check in seconds all that could stop the job later; complete ``cfg`` from the data.
 
-    Sets ``MODEL.ROI_HEADS.NUM_CLASSES`` and, in training, leaves out of ``DATASETS.TEST`` what
-    cannot be evaluated on.
+    Sets ``MODEL.ROI_HEADS.NUM_CLASSES``.
 
     Args:
         num_processes: that will do the job together, on all machines.
@@ -76,8 +76,8 @@ def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name, "DATASETS.TRAIN")
             require_trainable(cfg, name)
-        cfg.DATASETS.TEST = tuple(_sets_to_evaluate(cfg))
-        for name in cfg.DATASETS.TEST:
+        _warn_of_missing_annotations(cfg)
+        for name in evaluable_sets(cfg):
             _require_sound(cfg, name)
         warn_of_common_pictures(cfg)
     categories = categories_of_job(cfg, job)
@@ -135,7 +135,7 @@ def _require_best_metric(cfg: CfgNode, categories: Categories) -> None:
     """``TEST.BEST_METRIC`` is among what evaluation finds, if there is an evaluation."""
     keys = [*SUMMARY, *(f"AP-{name}" for name in categories.names)]
     metrics = [f"{iou_type}/{key}" for iou_type in iou_types(cfg) for key in keys]
-    if cfg.DATASETS.TEST and cfg.TEST.BEST_METRIC not in metrics:
+    if evaluable_sets(cfg) and cfg.TEST.BEST_METRIC not in metrics:
         raise UserError(
             f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; choose one of {', '.join(metrics[:6])},"
             " ... (bbox are boxes; segm are masks, where MODEL.MASK_ON is True)"
@@ -153,7 +153,7 @@ def _require_sound(cfg: CfgNode, name: str) -> None:
 def _require_annotations(cfg: CfgNode, name: str, key: str) -> None:
     if has_annotations(require_dataset(cfg, name)):
         return
-    others = sets_with_annotations(cfg)
+    others = sets_with_annotations(cfg, dataset_files(cfg))
     which = f"those with annotations are: {', '.join(others)}" if others else "no other set has any"
     without = "; --format-only FILE writes a submission without them"
     raise UserError(
@@ -162,8 +162,9 @@ def _require_annotations(cfg: CfgNode, name: str, key: str) -> None:
     )
 
 
-def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
-    usable = sets_with_annotations(cfg, cfg.DATASETS.TEST)
+def _warn_of_missing_annotations(cfg: CfgNode) -> None:
+    """Log what of ``DATASETS.TEST`` training cannot evaluate on; refuse names of no set."""
+    usable = evaluable_sets(cfg)
     known = dataset_files(cfg)
     for name in cfg.DATASETS.TEST:
         if name in usable:
@@ -178,4 +179,3 @@ def _sets_to_evaluate(cfg: CfgNode) -> list[str]:
             f"No evaluation on {name} while training: {why} (scripts/split_dataset.py sets a part"
             " of the training set aside)"
         )
-    return usable

@@ -95,7 +95,7 @@ def dry_run(cfg: CfgNode) -> Forecast:
         written = Path(trainer.cfg.OUTPUT_DIR) / "model.pth"
         size = written.stat().st_size if written.exists() else 0  # by the main process
         seconds_of_a_test, pictures = _time_tests(trainer)
-    cfg = trainer.cfg
+    cfg = trainer.test_cfg
     evaluations = math.ceil(cfg.SOLVER.MAX_ITER / (cfg.TEST.EVAL_PERIOD or cfg.SOLVER.MAX_ITER))
     forecast = Forecast(
         iterations=cfg.SOLVER.MAX_ITER,
@@ -150,7 +150,7 @@ def _time_steps(trainer: Trainer) -> tuple[float, float]:
 @torch.no_grad()
 def _time_tests(trainer: Trainer) -> tuple[float | None, int]:
     """Seconds of a picture at inference, and how many pictures an evaluation has."""
-    cfg = trainer.cfg
+    cfg = trainer.test_cfg
     loaders = [Trainer.build_test_loader(cfg, name) for name in cfg.DATASETS.TEST]
     if not loaders:
         return None, 0

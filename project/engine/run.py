@@ -40,11 +40,7 @@ def prepare(cfg: CfgNode, job: Job, num_processes: int) -> None:
         SystemExit: in the others.
     """
     replaced = _together(check, cfg, job, num_processes, main_only=True)
-    changed = [
-        *("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
-        *("DATASETS.TEST", cfg.DATASETS.TEST),
-    ]
-    cfg.merge_from_list(comm.all_gather(changed)[0])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = comm.all_gather(cfg.MODEL.ROI_HEADS.NUM_CLASSES)[0]
     if job.trains:
         if any(comm.all_gather(bool(replaced))):
             register_datasets(cfg, categories_of_job(cfg, job))

@@ -24,6 +24,7 @@ from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
 from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.data.categories import Categories
+from project.data.datasets import evaluable_sets
 from project.data.loading import build_train_loader, start_worker, training_records
 from project.data.mapper import build_mapper
 from project.engine.hints import HintHook
@@ -61,6 +62,8 @@ class Trainer(DefaultTrainer):
     and ``MODEL.ROI_HEADS.NUM_CLASSES`` must be their number of categories.
 
     Attributes:
+        cfg: what was asked for, with its schedule in iterations; it is kept with the weights.
+        test_cfg: the same, with those of ``DATASETS.TEST`` that have annotations now.
         records: of the pictures to train on, until training begins.
     """
 
@@ -71,6 +74,9 @@ class Trainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.records = training_records(cfg)
         self.cfg = cfg = in_iterations(cfg, len(self.records))
+        self.test_cfg = cfg.clone()
+        self.test_cfg.defrost()
+        self.test_cfg.DATASETS.TEST = comm.all_gather(evaluable_sets(cfg))[0]
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         seed_generators(seed)  # new weights are the same on every process
@@ -149,7 +155,7 @@ class Trainer(DefaultTrainer):
             build_loader = partial(build_train_loader, cfg, self.records)
             period, number = cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER
             ret.append(PreciseBN(period, self.model_to_use, build_loader, number))
-        evaluates = len(cfg.DATASETS.TEST) > 0
+        evaluates = len(self.test_cfg.DATASETS.TEST) > 0
         if cfg.TEST.EARLY_STOP_PATIENCE and not (evaluates and cfg.TEST.EVAL_PERIOD):
             raise UserError(
                 "TEST.EARLY_STOP_PATIENCE counts evaluations, and there is none before the end: set"
@@ -162,7 +168,7 @@ class Trainer(DefaultTrainer):
             evaluation = EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate)
             self._best_model = BestModelHook(
                 self._best_metric_name(),
-                cfg.DATASETS.TEST[0],
+                self.test_cfg.DATASETS.TEST[0],
                 evaluation,
                 period=cfg.TEST.EVAL_PERIOD,
                 patience=cfg.TEST.EARLY_STOP_PATIENCE,
@@ -197,12 +203,12 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> OrderedDict:
         share_statistics(self.model_to_use)
-        self._last_eval_results = self.test(self.cfg, self.model_to_use)
+        self._last_eval_results = self.test(self.test_cfg, self.model_to_use)
         return self._last_eval_results
 
     def _best_metric_name(self) -> str:
         """Where ``TEST.BEST_METRIC`` of the first test set is in the event storage."""
-        sets = self.cfg.DATASETS.TEST
+        sets = self.test_cfg.DATASETS.TEST
         prefix = f"{sets[0]}/" if len(sets) > 1 else ""
         return prefix + self.cfg.TEST.BEST_METRIC
 
