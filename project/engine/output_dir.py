@@ -1,8 +1,13 @@
 """The directory of a run: what is in it, and when that may be replaced."""
 
+import fcntl
+import logging
+import os
 import shutil
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -13,6 +18,11 @@ from project.engine.dry_run import rehearsed
 from project.engine.run_record import CLAIM, claim_for_job
 from project.errors import UserError
 from project.files import make_folder
+
+logger = logging.getLogger(__name__)
+
+LOCK = "run.lock"
+_held: dict[Path, IO] = {}  # of this process; the system lets go of them when it ends
 
 # Beside the periodic checkpoints.
 _CHECKPOINTS = ("model_final.pth", "best.pth", "last_checkpoint")
@@ -73,18 +83,53 @@ def _require_other_weights(cfg: CfgNode, replaced: Sequence[Path]) -> None:
 
 
 def claim_output_dir(cfg: CfgNode, replaced: Sequence[Path]) -> None:
-    """Make the run's directory, without the files of the run before.
+    """Make the run's directory, without the files of the run before, and lock it.
 
     Raises:
-        UserError: the directory cannot be made.
+        UserError: the directory cannot be made, or another process trains there.
     """
     output_dir = Path(cfg.OUTPUT_DIR)
+    make_folder(output_dir, "OUTPUT_DIR")
+    _lock(output_dir)
     for path in replaced:
         path.unlink()
     if replaced:
         shutil.rmtree(output_dir / "inference", ignore_errors=True)
-    make_folder(output_dir, "OUTPUT_DIR")
     claim_for_job(cfg.OUTPUT_DIR)
+
+
+def _lock(output_dir: Path) -> None:
+    """Keep other trainings out of a run's directory until this process ends.
+
+    Raises:
+        UserError: another process, of this machine or of one that shares the folder, is in it; or
+            nothing can be written there.
+    """
+    path = (output_dir / LOCK).resolve()
+    if path in _held:
+        return
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR {str(output_dir)!r} cannot be written to: {error.strerror}"
+        ) from error
+    try:
+        # Not flock, nor the libraries that call it: workers that outlive a killed training for
+        # some seconds would have that lock, too.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise UserError(
+            f"OUTPUT_DIR {str(output_dir)!r}: a training is going on there (process"
+            f" {file.read().strip()}); wait for its end, stop it, or choose another OUTPUT_DIR"
+        ) from error
+    except OSError as error:
+        logger.warning(f"{path} cannot be locked ({error.strerror}): start no second run there")
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _held[path] = file
 
 
 def require_trainer(cfg: CfgNode) -> None:

@@ -1,7 +1,11 @@
-"""Whose run is in OUTPUT_DIR, when torchrun starts the program again."""
+"""Whose run is in OUTPUT_DIR, when the program is started again, or a second time."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +88,42 @@ def test_a_checkpoint_of_another_origin_is_not_replaced(start, tmp_path):
         start()
     assert latest.read_bytes() == b"weights"
     start(job=Job(overwrite=True))
+
+
+# Trains, as far as the lock is concerned, until its standard input ends; a worker outlives it.
+TRAINING = """
+import os, sys, time
+from project.config import load_config
+from project.engine.output_dir import claim_output_dir
+claim_output_dir(load_config("", ["OUTPUT_DIR", sys.argv[1]]), [])
+if os.fork() == 0:
+    os.close(1)
+    time.sleep(60)
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("job", [Job(), Job(resume=True), Job(overwrite=True)])
+def test_a_run_that_is_going_on_is_left_alone(start, leave_checkpoint, tmp_path, job):
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", TRAINING, str(run)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as training:
+        process = training.stdout.readline().strip()
+        if job != Job():
+            leave_checkpoint()
+        before = sorted(run.iterdir())
+        with pytest.raises(UserError, match=rf"is going on there \(process {process} on "):
+            start(job=job)
+        assert sorted(run.iterdir()) == before
+        training.kill()
+        training.wait()
+        start(job=job)
+        os.killpg(training.pid, signal.SIGKILL)
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(start, tmp_path):
+    (tmp_path / "run/run.lock").mkdir(parents=True)
+    with pytest.raises(UserError, match="run' cannot be written to"):
+        start()
