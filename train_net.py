@@ -123,9 +123,12 @@ def main(argv: list[str] | None = None) -> None:
     number = resolve_devices(cfg, args.num_gpus, "MODEL.DEVICE" in given)
     device = cfg.MODEL.DEVICE
     if started_by_torchrun():
-        if args.num_machines > 1 or args.dist_url != "auto":
+        started = int(os.environ["LOCAL_WORLD_SIZE"])
+        agrees = args.num_gpus in (None, 0, started)
+        if not agrees or args.num_machines > 1 or args.dist_url != "auto":
             raise UserError(
-                "torchrun has started the processes: leave --num-machines and --dist-url out"
+                f"torchrun has started the processes, {started} on this machine: leave --num-gpus,"
+                " --num-machines and --dist-url out"
             )
         with_process_group(prepare_and_run, (cfg, job), device)
         return

@@ -321,7 +321,14 @@ def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, options, pairs, 
     assert message in refused(arguments, capsys)
 
 
-@pytest.mark.parametrize("option", [["--num-machines", "2"], ["--dist-url", "tcp://a:1"]])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--num-machines", "2"],
+        ["--dist-url", "tcp://a:1"],
+        ["--num-gpus", "2", "MODEL.DEVICE", "cpu"],
+    ],
+)
 def test_options_that_torchrun_overrules_are_one_line(monkeypatch, capsys, option):
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")

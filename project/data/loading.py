@@ -21,8 +21,9 @@ from project.errors import UserError, require_choice
 from project.seeding import derived_seed, seeded
 
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
-# What asks a run to stop: Ctrl-C, and what clusters send before they take the machine away.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# What asks a run to stop: Ctrl-C, what clusters send before they take the machine away, and a
+# terminal that is closed.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _SHUFFLE, _AUGMENT = 0, 1  # what a seed is for
 
 

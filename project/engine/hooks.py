@@ -259,11 +259,12 @@ def share_statistics(model: torch.nn.Module) -> None:
 
 
 class SignalHook(HookBase):
-    """On SIGTERM, SIGINT (Ctrl-C) or SIGUSR1: finish the iteration, save, say so, exit.
+    """On SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP: finish the iteration, save, say so, exit.
 
-    Clusters announce with SIGTERM or SIGUSR1 that they will take the machine away. A second signal
-    ends the program at once, unless it comes with the first: a terminal sends Ctrl-C to every
-    process, and what watches them passes it on. Goes last, for its word to be the last.
+    Clusters announce with SIGTERM or SIGUSR1 that they will take the machine away; SIGHUP is a
+    terminal that was closed, which after nohup ends nothing. A second signal ends the program at
+    once, unless it comes with the first: a terminal sends Ctrl-C to every process, and what watches
+    them passes it on. Goes last, for its word to be the last.
     """
 
     TOGETHER_SECONDS = 3.0
@@ -276,6 +277,8 @@ class SignalHook(HookBase):
 
     def before_train(self) -> None:
         for number in STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._receive)
 
     def after_train(self) -> None:

@@ -246,13 +246,13 @@ def test_one_process_of_torchrun_has_sync_batchnorm_on_a_cpu(root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["nohup"], []])
-def test_after_nohup_a_hangup_ends_nothing(root, tmp_path, command):
+@pytest.mark.parametrize("command", ["nohup", "env --default-signal=HUP"])
+def test_a_hangup_saves_and_ends_the_run_but_after_nohup(root, tmp_path, command):
     opts = ("SOLVER.MAX_ITER", "12", "SOLVER.CHECKPOINT_PERIOD", "2")
     words = ["train_net.py", "--config-file", str(SMALL_CONFIG), "--num-gpus", "2"]
     words += pairs(root, tmp_path / "run", "DATASETS.TEST", "()", *opts)
     process = subprocess.Popen(
-        [*command, sys.executable, *words],
+        [*command.split(), sys.executable, *words],
         cwd=REPOSITORY,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
@@ -264,8 +264,13 @@ def test_after_nohup_a_hangup_ends_nothing(root, tmp_path, command):
     wait_for(lambda: list((tmp_path / "run").glob("model_*.pth")), process)
     os.killpg(process.pid, signal.SIGHUP)  # as a connection does that is lost
     process.communicate(timeout=170)
-    finished = (tmp_path / "run/model_final.pth").exists()
-    assert (process.returncode == 0, finished) == (bool(command), bool(command))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    if command == "nohup":
+        assert (process.returncode, record["exit"]) == (0, "finished")
+    else:
+        assert (process.returncode, record["exit"]) == (128 + signal.SIGHUP, "stopped by SIGHUP")
+        newest = read_checkpoint(newest_checkpoint(str(tmp_path / "run")))
+        assert newest["iteration"] + 1 == record["end_iteration"] < 12
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.checkpoint.writing import save_atomically
+from project.data.loading import STOP_SIGNALS
 from project.engine import Trainer
 from project.engine.hooks import StopTraining
 from project.engine.step import TrainStep
@@ -70,11 +71,11 @@ def test_a_run_without_a_seed_keeps_the_one_that_it_drew(generated_root, tmp_pat
 
 
 def test_the_signals_handlers_are_put_back(generated_root, tmp_path):
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    before = [signal.getsignal(n) for n in STOP_SIGNALS]
     with pytest.raises(StopTraining) as stop:
         train(config(generated_root, tmp_path / "run"), stop_after=1, number=signal.SIGUSR1)
     assert stop.value.code == 128 + signal.SIGUSR1
-    assert before == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    assert before == [signal.getsignal(n) for n in STOP_SIGNALS]
 
 
 @pytest.mark.parametrize("missing", ["all", "optimizer"])
@@ -122,11 +123,12 @@ def test_kill_9_at_any_moment_leaves_a_checkpoint_to_resume_from(generated_root,
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_saves_says_so_and_exits(generated_root, tmp_path, workers, number):
     command = program(generated_root, tmp_path / "run")
     process = subprocess.Popen(
-        [*command, "DATALOADER.NUM_WORKERS", workers],
+        # These tests may be run with nohup.
+        ["env", "--default-signal=HUP", *command, "DATALOADER.NUM_WORKERS", workers],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
