@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.helpers import SHARED, load_small_config
+from tests.helpers import SHARED, load_small_config, train_small
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any_machine", deadline=None)
@@ -59,6 +59,14 @@ def exported(seeded_checkpoint, generated_root, tmp_path_factory) -> Path:
         [*arguments, "--check-on", str(min((generated_root / "test_images").iterdir()))]
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(generated_root, tmp_path_factory) -> Path:
+    """A short run of the small recipe; it is not to be changed."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    train_small(generated_root, output)
+    return output
 
 
 @pytest.fixture

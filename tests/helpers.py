@@ -20,6 +20,46 @@ def load_small_config(opts: list[str]):
     return cfg
 
 
+def run_pairs(root: Path, output: Path) -> list[str]:
+    """KEY VALUE pairs that let the small recipe run in seconds."""
+    return [
+        *("MODEL.DEVICE", "cpu"),
+        *("DATASETS.ROOT", str(root)),
+        *("OUTPUT_DIR", str(output)),
+        *("INPUT.MIN_SIZE_TRAIN", "(96,)"),
+        *("INPUT.MIN_SIZE_TEST", "96"),
+        *("SOLVER.IMS_PER_BATCH", "2"),
+        *("SOLVER.MAX_ITER", "3"),
+        *("SOLVER.CHECKPOINT_PERIOD", "2"),
+        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+        *("TEST.DETECTIONS_PER_IMAGE", "5"),
+        *("SEED", "1"),
+    ]
+
+
+def train_small(root: Path, output: Path, *options: str) -> None:
+    """A run of the small recipe in ``output``."""
+    import train_net
+
+    train_net.main(["--config-file", str(SMALL_CONFIG), *options, *run_pairs(root, output)])
+
+
+def refused(arguments: list[str], capsys) -> str:
+    """The one line with which the program ends."""
+    import pytest
+
+    import train_net
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        train_net.main(arguments)
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0], lines
+    return errors[0]
+
+
 def share_of_partners(annotations: list[dict], others: list[dict]) -> float:
     """Of COCO annotations, how many have one of the same mask, class and picture among others."""
     from pycocotools import mask as coco_mask

@@ -1,4 +1,4 @@
-"""The program as a user runs it: a run, its files, its evaluation, its export, its refusals."""
+"""The program as a user runs it: a run, its files, its evaluation and its export."""
 
 import contextlib
 import io
@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from detectron2.modeling import build_model
 from pycocotools.coco import COCO
@@ -23,52 +22,12 @@ from project.config import load_config
 from project.evaluation.coco_metrics import evaluate_detections
 from scripts import split_dataset
 from tests.evaluation.test_metrics import CATEGORIES, pycocotools_stats
-from tests.helpers import FULL_CONFIG, REPOSITORY, SMALL_CONFIG
-
-
-def small_pairs(root: Path, output: Path) -> list[str]:
-    """KEY VALUE pairs that let the small recipe run in seconds."""
-    return [
-        *("MODEL.DEVICE", "cpu"),
-        *("DATASETS.ROOT", str(root)),
-        *("OUTPUT_DIR", str(output)),
-        *("INPUT.MIN_SIZE_TRAIN", "(96,)"),
-        *("INPUT.MIN_SIZE_TEST", "96"),
-        *("SOLVER.IMS_PER_BATCH", "2"),
-        *("SOLVER.MAX_ITER", "3"),
-        *("SOLVER.CHECKPOINT_PERIOD", "2"),
-        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
-        *("TEST.DETECTIONS_PER_IMAGE", "5"),
-        *("SEED", "1"),
-    ]
-
-
-def train(root: Path, output: Path, *options: str) -> None:
-    train_net.main(["--config-file", str(SMALL_CONFIG), *options, *small_pairs(root, output)])
+from tests.helpers import FULL_CONFIG, REPOSITORY, SMALL_CONFIG, refused, run_pairs, train_small
 
 
 def root_of(run: Path) -> list[str]:
     source = json.loads((run / "inference/tiny_voc_test_annotated/dataset.json").read_text())
     return ["DATASETS.ROOT", str(Path(source["json"]).parent), "MODEL.WEIGHTS", ""]
-
-
-def refused(arguments: list[str], capsys) -> str:
-    """The one line with which the program ends."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        train_net.main(arguments)
-    assert caught.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1 and lines[-1] == errors[0], lines
-    return errors[0]
-
-
-@pytest.fixture(scope="module")
-def trained(generated_root, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("runs") / "run"
-    train(generated_root, output)
-    return output
 
 
 @pytest.fixture
@@ -198,7 +157,7 @@ def test_the_shell_scripts_do_their_job(run):
 
 
 def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
-    pairs = small_pairs(generated_root, run)
+    pairs = run_pairs(generated_root, run)
     message = refused(["--config-file", str(SMALL_CONFIG), *pairs], capsys)
     assert "already holds a run" in message
     assert (run / "model_final.pth").exists()
@@ -232,14 +191,14 @@ def test_a_second_run_needs_overwrite_or_resume(run, generated_root, capsys):
     kept.write_bytes(b"")
     message = refused(["--config-file", str(SMALL_CONFIG), *pairs], capsys)
     assert "already holds a run" in message
-    train(generated_root, run, "--overwrite")
+    train_small(generated_root, run, "--overwrite")
     assert read_checkpoint(str(run / "latest.pth"))["iteration"] == 2
     assert kept.exists()
 
 
 @pytest.mark.parametrize("test_sets", ["('tiny_voc_test',)", "()"])
 def test_training_leaves_out_test_sets_without_annotations(generated_root, tmp_path, test_sets):
-    pairs = small_pairs(generated_root, tmp_path / "run")
+    pairs = run_pairs(generated_root, tmp_path / "run")
     pairs += ["DATASETS.TEST", test_sets, "SOLVER.MAX_ITER", "1"]
     train_net.main(["--config-file", str(SMALL_CONFIG), *pairs])
     assert (tmp_path / "run/latest.pth").exists()
@@ -251,7 +210,7 @@ def test_annotations_that_come_after_training_are_evaluated_on(generated_root, t
     shutil.copytree(generated_root, root)
     annotations = root / "test_annotations.json"
     annotations.rename(tmp_path / "later.json")
-    pairs = small_pairs(root, run)
+    pairs = run_pairs(root, run)
     pairs += ["DATASETS.TEST", "('tiny_voc_test_annotated',)", "SOLVER.MAX_ITER", "1"]
     train_net.main(["--config-file", str(SMALL_CONFIG), *pairs])
     assert "No evaluation on tiny_voc_test_annotated" in caplog.text
@@ -261,132 +220,6 @@ def test_annotations_that_come_after_training_are_evaluated_on(generated_root, t
     (run / "evaluation.json").unlink()
     train_net.main(["--resume", "OUTPUT_DIR", str(run), "SOLVER.MAX_ITER", "2"])
     assert json.loads((run / "evaluation.json").read_text())["iteration"] == 2
-
-
-def remove_a_picture(root: Path) -> None:
-    next((root / "train_images").iterdir()).unlink()
-
-
-def truncate_the_json(root: Path) -> None:
-    path = root / "pascal_train.json"
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-@pytest.mark.parametrize(
-    ("damage", "pairs", "message"),
-    [
-        (remove_a_picture, [], "1 x image-missing (train_000002.jpg,"),
-        (truncate_the_json, [], "not valid JSON"),
-        (shutil.rmtree, [], "no data at DATASETS.ROOT"),
-        (None, ["MODEL.TIMM.NAMES", "x"], "did you mean MODEL.TIMM.NAME?"),
-        (None, ["MODEL.TIMM.NAME", "resnet18"], "is for another model"),
-        (None, ["MODEL.WEIGHTS", "nowhere.pth"], "no file 'nowhere.pth'"),
-        (None, ["MODEL.WEIGHTS", "tim://resnest50d"], "or kind of address"),
-        (None, ["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER 0: choose 1 or more"),
-        (None, ["DATASETS.TRAIN", "('tiny_voc_test',)"], "has no annotations"),
-        (None, ["DATASETS.TRAIN", "('voc',)"], "no data set 'voc'"),
-        (None, ["TEST.BEST_METRIC", "segm/mAP"], "choose one of bbox/AP, bbox/AP50"),
-        (None, ["MODEL.MASK_ON", "False"], "TEST.BEST_METRIC is 'segm/AP'"),
-    ],
-)
-def test_a_mistake_is_one_line_before_training(
-    generated_root, tmp_path, capsys, damage, pairs, message
-):
-    root = tmp_path / "data"
-    shutil.copytree(generated_root, root)
-    if damage:
-        damage(root)
-    arguments = ["--config-file", str(SMALL_CONFIG), *small_pairs(root, tmp_path / "run"), *pairs]
-    assert message in refused(arguments, capsys)
-    assert not list(tmp_path.glob("run/*.pth"))
-
-
-@pytest.mark.parametrize(
-    ("options", "pairs", "message"),
-    [
-        (["--num-gpus", "99"], [], "99 GPU(s) asked for"),
-        (["--num-gpus", "-1"], [], "--num-gpus -1"),
-        (["--resume"], [], "--resume: there is no checkpoint"),
-        (["--resume", "--overwrite"], [], "--resume goes with neither"),
-        (["--format-only", "a.json"], [], "--format-only needs --eval-only"),
-        (["--eval-only"], ["MODEL.WEIGHTS", ""], "--eval-only needs MODEL.WEIGHTS"),
-        ([], ["SOLVER.MAX_ITER", "5", "--overwrite"], "must stand before"),
-        (["--num-gpus", "3"], ["MODEL.DEVICE", "cpu"], "choose a multiple of 3"),
-        (["--num-gpus", "0"], ["MODEL.DEVICE", "cuda"], "--num-gpus 0"),
-    ],
-)
-def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, options, pairs, message):
-    arguments = ["--config-file", str(SMALL_CONFIG), *options]
-    arguments += ["OUTPUT_DIR", str(tmp_path / "run"), *pairs]
-    assert message in refused(arguments, capsys)
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        ["--num-machines", "2"],
-        ["--dist-url", "tcp://a:1"],
-        ["--num-gpus", "2", "MODEL.DEVICE", "cpu"],
-    ],
-)
-def test_options_that_torchrun_overrules_are_one_line(monkeypatch, capsys, option):
-    for name in ("RANK", "LOCAL_RANK"):
-        monkeypatch.setenv(name, "0")
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
-        monkeypatch.setenv(name, "1")
-    message = refused(["--config-file", str(SMALL_CONFIG), *option], capsys)
-    assert "torchrun has started the processes" in message
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_asking_for_one_is_an_error_and_asking_for_nothing_is_not(capsys):
-    message = refused(["--config-file", str(SMALL_CONFIG), "MODEL.DEVICE", "cuda"], capsys)
-    assert "sees 0" in message and "MODEL.DEVICE cpu" in message
-
-
-def test_the_weights_that_training_starts_from_are_not_replaced(trained, tmp_path, capsys):
-    weights = tmp_path / "latest.pth"  # the original's name
-    weights.write_bytes((trained / "latest.pth").read_bytes())
-    before = weights.read_bytes()
-    pairs = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "latest.pth"]
-    assert "move it away" in refused(pairs, capsys)
-    assert "would delete MODEL.WEIGHTS" in refused(["--overwrite", *pairs], capsys)
-    assert weights.read_bytes() == before
-
-
-def test_exports_are_not_overwritten_and_need_a_set(trained, tmp_path, capsys):
-    path = tmp_path / "a.json"
-    path.write_text("mine")
-    weights = ["MODEL.WEIGHTS", str(trained / "latest.pth"), "MODEL.DEVICE", "cpu"]
-    message = refused(["--eval-only", "--format-only", str(path), *weights], capsys)
-    assert "there already" in message and path.read_text() == "mine"
-    train_net.main(["--eval-only", "--overwrite", "--format-only", str(path), *weights])
-    assert len(json.loads(path.read_text())) == 30
-
-
-def test_evaluating_without_annotations_names_the_sets_that_have_some(trained, capsys):
-    arguments = ["--eval-only", "MODEL.WEIGHTS", str(trained / "latest.pth"), "MODEL.DEVICE", "cpu"]
-    message = refused([*arguments, "DATASETS.TEST", "('tiny_voc_test',)"], capsys)
-    assert "tiny_voc_test_annotated" in message
-
-
-def test_weights_of_another_architecture_at_evaluation(generated_root, tmp_path, capsys):
-    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "foreign.pth")
-    arguments = ["--eval-only", "--config-file", str(SMALL_CONFIG)]
-    arguments += small_pairs(generated_root, tmp_path / "run")
-    message = refused([*arguments, "MODEL.WEIGHTS", str(tmp_path / "foreign.pth")], capsys)
-    assert "is for another model" in message
-
-
-def test_categories_that_disagree_with_the_checkpoint(trained, generated_root, tmp_path, capsys):
-    root = tmp_path / "data"
-    shutil.copytree(generated_root, root)
-    content = json.loads((root / "pascal_train.json").read_text())
-    content["categories"][0]["name"] = "aeroplane"
-    (root / "pascal_train.json").write_text(json.dumps(content))
-    arguments = ["--eval-only", "MODEL.WEIGHTS", str(trained / "latest.pth")]
-    message = refused([*arguments, "MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(root)], capsys)
-    assert "disagree" in message and "aeroplane" in message
 
 
 def test_a_checkpoint_brings_its_categories_where_there_is_no_training_set(
@@ -438,12 +271,6 @@ def test_classes_of_a_foreign_checkpoint_must_be_those_of_the_data(
     pairs = ["MODEL.WEIGHTS", str(weights), "DATASETS.ROOT", str(generated_root), *SMALL_ORIGINAL]
     message = refused(["--eval-only", *pairs, "OUTPUT_DIR", str(tmp_path / "run")], capsys)
     assert "was trained on 20 classes (aeroplane" in message and "arrow" in message
-
-
-def test_polygon_targets_need_polygons(generated_root, tmp_path, capsys):
-    arguments = ["--config-file", str(SMALL_CONFIG), *small_pairs(generated_root, tmp_path / "run")]
-    message = refused([*arguments, "INPUT.MASK_FORMAT", "polygon"], capsys)
-    assert "is an RLE; set INPUT.MASK_FORMAT bitmask" in message
 
 
 def test_the_originals_choices_train_on_polygons(generated_root, tmp_path):
