@@ -109,7 +109,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
 def _require_sound_values(keys: CfgNode) -> None:
     """For which Detectron2 has assertions, or which it notices at the first picture."""
     require_choice("INPUT.RESIZE_BACKEND", keys.RESIZE_BACKEND, RESIZE_BACKENDS)
-    require_choice("INPUT.FORMAT", keys.FORMAT, ("RGB", "BGR", "L", "YUV-BT.601"))
+    require_choice("INPUT.FORMAT", keys.FORMAT, ("RGB", "BGR"))
     require_choice("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "vertical", "none"))
     sampling = keys.MIN_SIZE_TRAIN_SAMPLING
     require_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling, ("choice", "range"))
@@ -163,12 +163,13 @@ def _large_scale_jitter(keys: CfgNode) -> list[T.Augmentation]:
         )
     return [
         T.ResizeScale(smallest, largest, side, side),
-        T.FixedSizeCrop((side, side), pad=False),
+        # Not FixedSizeCrop: it draws one number for both axes, so that no crop has the upper right
+        # corner of a picture, nor the lower left.
+        T.RandomCrop("absolute", (side, side)),
     ]
 
 
 def _color_jitter(keys: CfgNode, image_format: str) -> ColorJitter:
-    require_choice("INPUT.FORMAT, with INPUT.COLOR_JITTER,", image_format, ("RGB", "BGR"))
     try:
         return ColorJitter(
             keys.BRIGHTNESS, keys.CONTRAST, keys.SATURATION, keys.HUE, image_format=image_format

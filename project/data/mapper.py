@@ -1,6 +1,5 @@
 """From the record of a picture to what the model takes."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from math import ceil
 
@@ -133,9 +132,13 @@ class InstanceMapper:
 def _polygon_instances(
     annotations: Sequence[Mapping], transforms: T.TransformList, image_hw: tuple[int, int]
 ) -> Instances:
-    transformed = [
-        detection_utils.transform_instance_annotations(copy.copy(x), transforms, image_hw)
+    # Detectron2 would resize whole numbers to whole numbers, half a pixel too small on average.
+    precise = [
+        {**x, "segmentation": [np.array(polygon, np.float64) for polygon in x["segmentation"]]}
         for x in annotations
+    ]
+    transformed = [
+        detection_utils.transform_instance_annotations(x, transforms, image_hw) for x in precise
     ]
     instances = detection_utils.annotations_to_instances(transformed, image_hw)
     return detection_utils.filter_empty_instances(instances)

@@ -25,12 +25,12 @@ def read_image(path: str | Path, image_format: str = "RGB", jpeg_reduction: int 
     8; Detectron2 makes most of it white.
 
     Args:
-        image_format: "RGB", "BGR", or another one of Detectron2's.
+        image_format: "RGB" or "BGR".
         jpeg_reduction: 1, 2, 4 or 8. libjpeg decodes so many pixels to one, by a smaller inverse
             cosine transform, which is the faster; other files are given in full.
 
     Returns:
-        uint8, shape (H, W, 3) for "RGB" and "BGR"; H and W divided by the reduction, rounded up.
+        uint8, shape (H, W, 3); H and W divided by the reduction, rounded up.
 
     Raises:
         UserError: the file cannot be read or decoded to its end.
@@ -64,7 +64,7 @@ _JPEG_FLAGS = {
 def _decode_jpeg(content: bytes, image_format: str, reduction: int) -> np.ndarray | None:
     """None where Pillow must decide: OpenCV fills up a JPEG that was cut off, and says nothing."""
     is_whole = content.startswith(_JPEG_START) and content.endswith(_JPEG_END)
-    if not is_whole or image_format not in ("RGB", "BGR"):
+    if not is_whole:
         return None
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _JPEG_FLAGS[reduction])
@@ -78,13 +78,7 @@ def _decode_jpeg(content: bytes, image_format: str, reduction: int) -> np.ndarra
 def _decode_with_pillow(content: bytes, image_format: str) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as opened:
         picture = ImageOps.exif_transpose(opened)
-    if image_format in ("RGB", "BGR"):
-        return rgb_of(picture)[..., :: -1 if image_format == "BGR" else 1]
-    picture = in_8_bits(picture)
-    # Here, because whoever runs an exported model has no Detectron2, nor such a format.
-    from detectron2.data.detection_utils import convert_PIL_to_numpy
-
-    return convert_PIL_to_numpy(picture, image_format)
+    return rgb_of(picture)[..., :: -1 if image_format == "BGR" else 1]
 
 
 def rgb_of(picture: Image.Image) -> np.ndarray:

@@ -28,7 +28,7 @@ def test_each_switch_adds_its_augmentation_in_training_only():
     changed(cfg, "INPUT.CROP.ENABLED", True, "INPUT.COLOR_JITTER.ENABLED", True)
     assert names(cfg) == ["ColorJitter", "RandomCrop", "ResizeShortestEdge", "RandomFlip"]
     changed(cfg, "INPUT.LSJ.ENABLED", True, "INPUT.RANDOM_FLIP", "none")
-    assert names(cfg) == ["ColorJitter", "RandomCrop", "ResizeScale", "FixedSizeCrop"]
+    assert names(cfg) == ["ColorJitter", "RandomCrop", "ResizeScale", "RandomCrop"]
     assert names(cfg, is_train=False) == ["ResizeShortestEdge"]
 
 
@@ -39,7 +39,8 @@ def test_each_switch_adds_its_augmentation_in_training_only():
         (("INPUT.LSJ.ENABLED", True, "INPUT.LSJ.MIN_SCALE", 3.0), "MIN_SCALE <= MAX_SCALE"),
         (("INPUT.LSJ.ENABLED", True, "INPUT.LSJ.SIZE", 0), "SIZE of 1 or more"),
         (("INPUT.COLOR_JITTER.ENABLED", True, "INPUT.COLOR_JITTER.HUE", 0.7), "COLOR_JITTER: hue"),
-        (("INPUT.COLOR_JITTER.ENABLED", True, "INPUT.FORMAT", "L"), "choose one of RGB, BGR"),
+        (("INPUT.FORMAT", "L"), "choose one of RGB, BGR"),
+        (("INPUT.FORMAT", "YUV-BT.601"), "choose one of RGB, BGR"),
     ],
 )
 def test_values_that_cannot_be_are_refused(pairs, message):
@@ -54,16 +55,21 @@ def test_large_scale_jitter_scales_as_drawn_and_stays_in_the_square():
     augmentations = T.AugmentationList(
         build_augmentations(changed(get_project_cfg(), *keys), is_train=True)
     )
-    scales, sides = [], []
+    scales, sides, corners = [], [], []
     for number in range(200):
         with seeded(number):
             inputs = T.AugInput(image)
-            resize = augmentations(inputs).transforms[0]
+            resize, crop = augmentations(inputs).transforms
+        free = resize.new_w - crop.w, resize.new_h - crop.h
+        if min(free) > 20:
+            corners.append((crop.x0 / free[0], crop.y0 / free[1]))
         scales.append(resize.new_w / width * max(height, width) / 200)
         sides.append(max(inputs.image.shape[:2]))
         assert abs(resize.new_h / height - resize.new_w / width) < 0.5 / min(height, width) * 2
     assert 0.09 < min(scales) < 0.3 and 1.8 < max(scales) < 2.01
     assert max(sides) == 200
+    # The crop lies anywhere, not on the diagonal.
+    assert len(corners) > 50 and abs(np.corrcoef(np.array(corners).T)[0, 1]) < 0.4
 
 
 def jittered(image: np.ndarray, number: int, image_format: str = "RGB") -> np.ndarray:

@@ -227,6 +227,15 @@ def test_polygons_stay_polygons_where_they_are_asked_for(picture_file):
     assert record["annotations"] == [said]
 
 
+def test_whole_numbers_of_polygons_are_resized_to_fractions(picture_file):
+    said = annotation([[3, 3, 11, 3, 11, 9]], (3, 3, 8, 6))
+    resize = WithOpenCV(T.ResizeShortestEdge(30, 100), "opencv")  # to 38 x 30
+    mapper = mapper_with(resize, mask_format="polygon")
+    instances = mapper(record_of(picture_file, said))["instances"]
+    expected = [2.28, 2.25, 8.36, 2.25, 8.36, 6.75]
+    assert instances.gt_masks.polygons[0][0] == pytest.approx(expected)
+
+
 def test_in_evaluation_there_are_no_instances(picture_file):
     mapper = InstanceMapper([], is_train=False, image_format="RGB", mask_format="bitmask")
     result = mapper(record_of(picture_file, annotation(compressed_rle(square(2, 2, 8)))))

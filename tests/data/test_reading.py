@@ -79,13 +79,6 @@ def test_cmyk_is_detectron2s_within_a_grey_level(tmp_path):
     assert np.abs(read_image(path) - expected).max() <= 1
 
 
-def test_other_formats_of_detectron2(tmp_path):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(encoded())
-    expected = detection_utils.read_image(str(path), "L")
-    assert np.array_equal(read_image(path, "L"), expected)
-
-
 WHOLE = encoded()
 SIZE_AT = WHOLE.index(b"\xff\xc0") + 5  # of the height and width in a JPEG's header
 BROKEN = {
