@@ -232,6 +232,8 @@ def _merge_config_of_weights(cfg: CfgNode, weights: str, output_dir: str) -> str
         return None
     # The device belongs to the machine that trained, not to the recipe.
     cfg.MODEL.DEVICE = get_cfg().MODEL.DEVICE
+    if Path(path).with_name("run.json").is_file():
+        cfg.OUTPUT_DIR = str(Path(path).parent)  # the run may have been moved
     return source
 
 

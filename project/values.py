@@ -57,6 +57,12 @@ def require_sound_model(cfg: CfgNode) -> None:
         if name not in registry:
             known = ", ".join(name for name, _ in registry)
             raise UserError(f"{key} is {name!r}; choose one of {known}")
+    threshold = cfg.MODEL.ROI_MASK_HEAD.THRESH_TEST
+    if cfg.MODEL.META_ARCHITECTURE != "ExtendedRCNN" and threshold != 0.5:
+        raise UserError(
+            f"MODEL.ROI_MASK_HEAD.THRESH_TEST is {threshold}: MODEL.META_ARCHITECTURE"
+            f" {cfg.MODEL.META_ARCHITECTURE} always takes 0.5, ExtendedRCNN what is asked for"
+        )
     if "Cascade" in cfg.MODEL.ROI_HEADS.NAME:
         _require_sound_cascade(cfg)
 

@@ -53,7 +53,7 @@ torch=${pins#torch==}; torch=${torch%% *}
 fingerprint() {
   echo "torch $torch"
   echo "python $("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
-  echo "folder $PWD"
+  echo "folder $(pwd -P)"
   cat scripts/requirements.txt scripts/detectron2-sdist.txt scripts/build_detectron2.py | cksum
 }
 wanted=$(fingerprint)

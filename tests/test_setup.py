@@ -206,10 +206,13 @@ def test_a_moved_folder_gets_an_environment_of_its_own(checkout, tmp_path_factor
     assert f"{moved}/.venv" in (moved / ".venv/bin/activate").read_text()
 
 
-def test_a_second_setup_does_nothing():
+def test_a_second_setup_does_nothing(tmp_path):
     if not (REPOSITORY / ".venv/setup.stamp").is_file():
         pytest.skip("this checkout was not set up with scripts/setup.sh")
     run_setup(REPOSITORY)
-    result = run_setup(REPOSITORY)
-    assert result.returncode == 0
-    assert "everything is in place" in result.stdout
+    link = tmp_path / "link"
+    link.symlink_to(REPOSITORY)
+    for place in (REPOSITORY, link):
+        result = run_setup(place)
+        assert result.returncode == 0
+        assert "everything is in place" in result.stdout

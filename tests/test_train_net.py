@@ -114,6 +114,16 @@ def test_evaluating_a_checkpoint_gives_what_training_saw(run):
     assert json.loads((run / "evaluation.json").read_text()) == first
 
 
+def test_a_run_that_was_moved_is_evaluated_where_it_is(trained, run):
+    before = (trained / "evaluation.json").read_bytes()
+    (trained / "evaluation.json").write_text("of the run that was there before")
+    (run / "evaluation.json").unlink()
+    train_net.main(["--eval-only", "MODEL.WEIGHTS", str(run / "latest.pth"), "MODEL.DEVICE", "cpu"])
+    assert (run / "evaluation.json").read_bytes() == before
+    assert (trained / "evaluation.json").read_text() == "of the run that was there before"
+    (trained / "evaluation.json").write_bytes(before)
+
+
 def test_the_best_model_knows_its_iteration(run):
     arguments = ["--eval-only", "MODEL.WEIGHTS", "best.pth", "OUTPUT_DIR", str(run)]
     train_net.main([*arguments, "MODEL.DEVICE", "cpu"])
@@ -218,6 +228,11 @@ def test_annotations_that_come_after_training_are_evaluated_on(generated_root, t
     train_net.main(["--eval-only", "MODEL.WEIGHTS", str(run / "latest.pth")])
     assert (run / "evaluation.json").exists()
     (run / "evaluation.json").unlink()
+    # What has none is left out here, too.
+    sets = ["DATASETS.TEST", "('tiny_voc_test', 'tiny_voc_test_annotated')"]
+    train_net.main(["--eval-only", "MODEL.WEIGHTS", str(run / "latest.pth"), *sets])
+    assert "No evaluation on tiny_voc_test:" in caplog.text
+    assert json.loads((run / "evaluation.json").read_text())["dataset"] == sets[1][19:-2]
     train_net.main(["--resume", "OUTPUT_DIR", str(run), "SOLVER.MAX_ITER", "2"])
     assert json.loads((run / "evaluation.json").read_text())["iteration"] == 2
 

@@ -33,6 +33,7 @@ from tests.helpers import load_small_config
         ("SEED", str(2**32)),
         ("SOLVER.REFERENCE_WORLD_SIZE", "3"),
         ("MODEL.META_ARCHITECTURE", "RCNN"),
+        ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN"),  # with masks from 0.4
         ("MODEL.BACKBONE.NAME", "resnest50"),
         ("MODEL.ROI_HEADS.NAME", "CascadeHeads"),
         ("MODEL.FPN.NORM", "XN"),
@@ -54,7 +55,7 @@ from tests.helpers import load_small_config
 )
 def test_it_is_named(small_opts, key, value):
     cfg = load_small_config([*small_opts, "INPUT.CROP.ENABLED", "True"])
-    cfg.merge_from_list([key, value])
+    cfg.merge_from_list(["MODEL.ROI_MASK_HEAD.THRESH_TEST", 0.4, key, value])
     name = "there is no data set" if key == "DATASETS.TEST" else key.removesuffix(".TYPE")
     with pytest.raises(UserError, match=name):
         prepare(cfg, Job(), num_processes=1)

@@ -17,6 +17,7 @@ from project.checkpoint.reading import (
     read_checkpoint,
 )
 from project.checkpoint.writing import save_atomically
+from project.files import write_text
 
 LATEST, BEST = "latest.pth", "best.pth"
 
@@ -66,11 +67,8 @@ class Checkpointer(DetectionCheckpointer):
             save_atomically(content, Path(self.save_dir) / BEST)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Record the newest checkpoint for ``--resume``, and as ``latest.pth`` for people."""
-        marker = Path(self.save_dir) / "last_checkpoint"
-        temporary = marker.with_suffix(".tmp")
-        temporary.write_text(last_filename_basename)
-        os.replace(temporary, marker)
+        """Record the newest checkpoint, as fvcore does, and as ``latest.pth`` for people."""
+        write_text(last_filename_basename, Path(self.save_dir) / "last_checkpoint")
         point_to(Path(self.save_dir) / LATEST, last_filename_basename)
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:

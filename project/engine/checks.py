@@ -65,9 +65,9 @@ def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
     elif job.eval_only:
         if not cfg.DATASETS.TEST:
             raise UserError("--eval-only: DATASETS.TEST names no data set")
-        for name in cfg.DATASETS.TEST:
-            _require_annotations(cfg, name, "DATASETS.TEST")
-            _require_sound(cfg, name)
+        if not evaluable_sets(cfg):
+            _require_annotations(cfg, cfg.DATASETS.TEST[0], "DATASETS.TEST")
+        _check_test_sets(cfg)
     else:
         require_sound_values(cfg)
         build_mapper(cfg, is_train=True)  # for what it refuses
@@ -76,9 +76,7 @@ def check(cfg: CfgNode, job: Job, num_processes: int) -> list[Path]:
         for name in cfg.DATASETS.TRAIN:
             _require_annotations(cfg, name, "DATASETS.TRAIN")
             require_trainable(cfg, name)
-        _warn_of_missing_annotations(cfg)
-        for name in evaluable_sets(cfg):
-            _require_sound(cfg, name)
+        _check_test_sets(cfg)
         warn_of_common_pictures(cfg)
     categories = categories_of_job(cfg, job)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories.ids)
@@ -133,7 +131,7 @@ def categories_of_job(cfg: CfgNode, job: Job) -> Categories:
 
 def _require_best_metric(cfg: CfgNode, categories: Categories) -> None:
     """``TEST.BEST_METRIC`` is among what evaluation finds, if there is an evaluation."""
-    keys = [*SUMMARY, *(f"AP-{name}" for name in categories.names)]
+    keys = [*SUMMARY, *(f"AP-{name}" for name in categories.unique_names.values())]
     metrics = [f"{iou_type}/{key}" for iou_type in iou_types(cfg) for key in keys]
     if evaluable_sets(cfg) and cfg.TEST.BEST_METRIC not in metrics:
         raise UserError(
@@ -162,8 +160,8 @@ def _require_annotations(cfg: CfgNode, name: str, key: str) -> None:
     )
 
 
-def _warn_of_missing_annotations(cfg: CfgNode) -> None:
-    """Log what of ``DATASETS.TEST`` training cannot evaluate on; refuse names of no set."""
+def _check_test_sets(cfg: CfgNode) -> None:
+    """Check what of ``DATASETS.TEST`` has annotations; log what has none, refuse what is no set."""
     usable = evaluable_sets(cfg)
     known = dataset_files(cfg)
     for name in cfg.DATASETS.TEST:
@@ -176,6 +174,8 @@ def _warn_of_missing_annotations(cfg: CfgNode) -> None:
             raise UserError(f"DATASETS.TEST_JSON: there is no file {str(json_file)!r}")
         why = f"{json_file} has no annotations" if json_file.is_file() else f"no file {json_file}"
         logger.warning(
-            f"No evaluation on {name} while training: {why} (scripts/split_dataset.py sets a part"
+            f"No evaluation on {name}: {why} (scripts/split_dataset.py sets a part"
             " of the training set aside)"
         )
+    for name in usable:
+        _require_sound(cfg, name)

@@ -92,9 +92,10 @@ class BestModelHook(HookBase):
     after an evaluation. A run that was interrupted between the two begins with that evaluation.
 
     Args:
-        metric: its name in the event storage, such as "segm/AP"; larger is better.
+        metric: such as "segm/AP"; larger is better.
         dataset_name: that it is of.
         evaluation: what evaluates.
+        key: of the metric in the event storage.
         period: that of ``evaluation``.
         patience: evaluations without a better value after which training stops; 0 for never.
         keep: so many of the best periodic checkpoints stay.
@@ -105,11 +106,14 @@ class BestModelHook(HookBase):
         metric: str,
         dataset_name: str,
         evaluation: EvalHook,
+        *,
+        key: str,
         period: int,
         patience: int = 0,
         keep: int = 0,
     ):
         self._metric = metric
+        self._key = key
         self._evaluation = evaluation
         self._period = period
         self._patience = patience
@@ -166,7 +170,7 @@ class BestModelHook(HookBase):
     def _look(self) -> None:
         """Compare the evaluation that was just done."""
         # The main process alone has the metrics.
-        newest = self.trainer.storage.latest().get(self._metric, (math.nan, 0))[0]
+        newest = self.trainer.storage.latest().get(self._key, (math.nan, 0))[0]
         value, iteration = comm.all_gather(newest)[0], self.trainer.last_iteration
         self._state["looked"] = iteration
         if math.isnan(value):

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,7 @@ from detectron2.utils import comm
 from project.checkpoint.reading import find_weights, periodic_checkpoints
 from project.data.loading import build_train_loader
 from project.engine.dry_run import rehearsed
-from project.engine.run_record import CLAIM, claim_for_job
+from project.engine.run_record import CLAIM, claim_for_job, is_claimed
 from project.errors import UserError
 from project.files import make_folder
 
@@ -119,16 +120,22 @@ def _lock(output_dir: Path) -> None:
         # some seconds would have that lock, too.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
+        if is_claimed(str(output_dir)):
+            # Another machine's lock can outlive it for minutes.
+            logger.warning(f"{path} is held by an earlier start of this job: going on")
+            return
         file.seek(0)
         raise UserError(
             f"OUTPUT_DIR {str(output_dir)!r}: a training is going on there (process"
-            f" {file.read().strip()}); wait for its end, stop it, or choose another OUTPUT_DIR"
+            f" {file.read().strip()}); wait for its end, stop it, or choose another OUTPUT_DIR (if"
+            f" that machine is lost, delete {path.name} there)"
         ) from error
     except OSError as error:
         logger.warning(f"{path} cannot be locked ({error.strerror}): start no second run there")
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    with suppress(OSError):  # on a full disk nobody is named
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
     _held[path] = file
 
 

@@ -24,9 +24,10 @@ from project.engine.job import Job
 from project.engine.launch import OTHERS_ERROR_SECONDS
 from project.engine.output_dir import claim_output_dir, require_trainer
 from project.engine.run_record import is_claimed, is_finished, outlives_its_processes
-from project.engine.trainer import Trainer
+from project.engine.trainer import Trainer, with_evaluable_sets
 from project.errors import UserError
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
+from project.files import write_text
 from project.runtime import is_exported
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def run(cfg: CfgNode, job: Job) -> dict | list | None:
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=job.resume)
     if comm.is_main_process():
-        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(trainer.cfg.dump())
+        write_text(trainer.cfg.dump(), Path(cfg.OUTPUT_DIR) / "config.yaml")
     return trainer.train()
 
 
@@ -133,6 +134,7 @@ def _evaluate(cfg: CfgNode, job: Job) -> dict | list:
         model, extra = _filled_model(cfg)
     if job.submission:
         return Trainer.export_submission(cfg, model, submission_set(cfg), job.submission)
+    cfg = with_evaluable_sets(cfg)
     iteration = extra["iteration"] + 1 if "iteration" in extra else None
     evaluators = [
         Trainer.build_evaluator(cfg, name, in_training=False, iteration=iteration)

@@ -16,7 +16,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from project.engine.hooks import StopTraining
-from project.files import write_json
+from project.files import write_json, write_text
 from project.memory import peak_memory_of_device
 
 RUN_RECORD = "run.json"
@@ -77,16 +77,23 @@ class RunRecordHook(HookBase):
         stopped_after_one = began and not finished and isinstance(error, StopTraining)
         end = self.trainer.iter + stopped_after_one
         end = min(end, self.trainer.max_iter)
-        pictures = (end - self.trainer.start_iter) * self._batch_size
-        speed = pictures / (time.monotonic() - self._start)
         self._record.update(
             end=_now(),
             end_iteration=end,
-            images_per_second=round(speed, 3) if pictures else None,
+            images_per_second=self._speed(end - self.trainer.start_iter),
             peak_memory_mib=peak_memory_of_device(self._device)[0] // 2**20,
             exit="finished" if finished and error is None else _reason(error),
         )
         self._write()
+
+    def _speed(self, iterations: int) -> float | None:
+        """Pictures a second, without evaluations and checkpoints."""
+        if not iterations:
+            return None
+        # Detectron2 does not time the first few.
+        timed = self.trainer.storage.histories().get("time")
+        seconds = timed.global_avg() if timed else (time.monotonic() - self._start) / iterations
+        return round(self._batch_size / seconds, 3)
 
     def _write(self) -> None:
         if comm.is_main_process():
@@ -111,7 +118,7 @@ def outlives_its_processes() -> bool:
 def claim_for_job(output_dir: str) -> None:
     """Note in a run's directory that it is that of this :func:`torchrun_job`, if there is one."""
     if torchrun_job():
-        (Path(output_dir) / CLAIM).write_text(torchrun_job())
+        write_text(torchrun_job(), Path(output_dir) / CLAIM)
 
 
 def is_claimed(output_dir: str) -> bool:

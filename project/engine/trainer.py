@@ -74,9 +74,7 @@ class Trainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.records = training_records(cfg)
         self.cfg = cfg = in_iterations(cfg, len(self.records))
-        self.test_cfg = cfg.clone()
-        self.test_cfg.defrost()
-        self.test_cfg.DATASETS.TEST = comm.all_gather(evaluable_sets(cfg))[0]
+        self.test_cfg = with_evaluable_sets(cfg)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         seed_generators(seed)  # new weights are the same on every process
@@ -166,10 +164,13 @@ class Trainer(DefaultTrainer):
         ret.append(CheckpointHook(periods))
         if evaluates:
             evaluation = EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate)
+            first, *others = self.test_cfg.DATASETS.TEST
+            metric = cfg.TEST.BEST_METRIC
             self._best_model = BestModelHook(
-                self._best_metric_name(),
-                self.test_cfg.DATASETS.TEST[0],
+                metric,
+                first,
                 evaluation,
+                key=f"{first}/{metric}" if others else metric,
                 period=cfg.TEST.EVAL_PERIOD,
                 patience=cfg.TEST.EARLY_STOP_PATIENCE,
                 keep=cfg.SOLVER.CHECKPOINT_KEEP.BEST,
@@ -205,12 +206,6 @@ class Trainer(DefaultTrainer):
         share_statistics(self.model_to_use)
         self._last_eval_results = self.test(self.test_cfg, self.model_to_use)
         return self._last_eval_results
-
-    def _best_metric_name(self) -> str:
-        """Where ``TEST.BEST_METRIC`` of the first test set is in the event storage."""
-        sets = self.test_cfg.DATASETS.TEST
-        prefix = f"{sets[0]}/" if len(sets) > 1 else ""
-        return prefix + self.cfg.TEST.BEST_METRIC
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
@@ -296,15 +291,11 @@ class Trainer(DefaultTrainer):
             resume: take the checkpoint; there must be one.
         """
         if resume:
-            path = newest_checkpoint(self.cfg.OUTPUT_DIR)
+            # One for all processes, also where a machine does not see the newest file yet.
+            path = comm.all_gather(newest_checkpoint(self.cfg.OUTPUT_DIR))[0]
             if "trainer" not in read_checkpoint(path):
                 _refuse_to_resume(path)
             self.checkpointer.load(path)
-            if self.start_iter > self.max_iter:
-                raise UserError(
-                    f"--resume: {self.start_iter} iterations are done, and SOLVER.MAX_ITER is"
-                    f" {self.max_iter}; give that number or a larger one"
-                )
             logger.info(
                 f"Going on after iteration {self.start_iter} of {self.max_iter}, from {path}"
             )
@@ -397,7 +388,8 @@ class Trainer(DefaultTrainer):
         With another batch size, the next iteration is that with as many pictures seen.
 
         Raises:
-            UserError: the checkpoint has no optimizer: an older version of this project wrote it.
+            UserError: the checkpoint has no optimizer: an older version of this project wrote it;
+                or the schedule has fewer iterations than are done.
         """
         if "seed" not in state_dict.get("_trainer", {}):
             _refuse_to_resume("the checkpoint")
@@ -411,6 +403,11 @@ class Trainer(DefaultTrainer):
         done = state_dict["iteration"] + 1
         self.start_iter = state_dict.get("pictures", done * batch_size) // batch_size
         self.iter = self.start_iter - 1
+        if self.start_iter > self.max_iter:
+            raise UserError(
+                f"--resume: {self.start_iter} iterations are done, and SOLVER.MAX_ITER is"
+                f" {self.max_iter}; give that number or a larger one"
+            )
         before, now = state_dict.get("world_size"), comm.get_world_size()
         if before not in (None, now) or self.start_iter != done:
             logger.warning(
@@ -434,6 +431,14 @@ def _refuse_to_resume(checkpoint: str) -> NoReturn:
 def iou_types(cfg: CfgNode) -> tuple[str, ...]:
     """What is evaluated: boxes ("bbox") and, where the model has them, masks ("segm")."""
     return tuple(IOU_TYPES) if cfg.MODEL.MASK_ON else ("bbox",)
+
+
+def with_evaluable_sets(cfg: CfgNode) -> CfgNode:
+    """A config with those of ``DATASETS.TEST`` that have annotations now; in every process."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = comm.all_gather(evaluable_sets(cfg))[0]
+    return cfg
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -22,10 +22,10 @@ def run_charts(runs: Mapping[str, EvaluatedRun]) -> dict[str, str]:
             losses[key + suffix] = _curve(run.metrics, key)
         rates["learning rate" + suffix] = _curve(run.metrics, "lr")
         for iou_type, label in IOU_TYPES.items():
-            # With several test sets, names begin with that of the set.
-            for key in (f"{iou_type}/AP", f"{run.dataset}/{iou_type}/AP"):
-                if key in _keys(run.metrics):
-                    scores[f"{label} AP{suffix}"] = _curve(run.metrics, key)
+            # With several test sets, names begin with that of the set; a resumed run may have both.
+            names = {f"{iou_type}/AP", f"{run.dataset}/{iou_type}/AP"}
+            if names & _keys(run.metrics):
+                scores[f"{label} AP{suffix}"] = _curve(run.metrics, *names)
     by_iteration = {"x_label": "iteration"}
     if any(len(x) for x, _ in losses.values()):
         charts["Losses"] = line_chart(losses, y_label="loss", **by_iteration)
@@ -53,6 +53,11 @@ def _keys(metrics: Sequence[Mapping]) -> set[str]:
     return {key for line in metrics for key in line}
 
 
-def _curve(metrics: Sequence[Mapping], key: str) -> Curve:
-    points = [(line["iteration"], line[key]) for line in metrics if line.get(key) is not None]
+def _curve(metrics: Sequence[Mapping], *keys: str) -> Curve:
+    points = [
+        (line["iteration"], line[key])
+        for line in metrics
+        for key in keys
+        if line.get(key) is not None
+    ]
     return tuple(zip(*points, strict=True)) if points else ((), ())

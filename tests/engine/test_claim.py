@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from project.engine import output_dir
 from project.engine import run as run_module
 from project.engine.job import Job
 from project.engine.run import prepare_and_run
@@ -121,6 +122,21 @@ def test_a_run_that_is_going_on_is_left_alone(start, leave_checkpoint, tmp_path,
         training.wait()
         start(job=job)
         os.killpg(training.pid, signal.SIGKILL)
+
+
+def test_the_lock_of_a_lost_machine_does_not_stop_its_own_job(start, tmp_path, leave_checkpoint):
+    assert not start(job_id="4711").resume
+    leave_checkpoint()
+    output_dir._held.clear()
+    code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX);"
+    code += "print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path / "run/run.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        assert start(job_id="4711").resume
+        with pytest.raises(UserError, match=r"delete run\.lock there"):
+            start(job=Job(resume=True), job_id="4712")
+        holder.kill()
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(start, tmp_path):

@@ -1,12 +1,15 @@
 """What hooks do where training does not go as it should."""
 
+import json
 import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from detectron2.utils.events import EventStorage
 
 from project.engine.hooks import BestModelHook, EvalHook, StopTraining
+from project.engine.run_record import RunRecordHook
 
 NAN = float("nan")
 
@@ -27,7 +30,8 @@ class StandIn(SimpleNamespace):
 
 
 def best_model_hook(metric: str = "segm/AP", dataset: str = "val", **options) -> BestModelHook:
-    return BestModelHook(metric, dataset, EvalHook(1, dict), period=1, **options)
+    options = {"key": metric, "period": 1, **options}
+    return BestModelHook(metric, dataset, EvalHook(1, dict), **options)
 
 
 def look(hook: BestModelHook, values: list[float], metric: str = "segm/AP") -> StandIn:
@@ -60,6 +64,14 @@ def test_a_run_that_goes_on_compares_with_its_best_model():
         look(after, [33.0])
 
 
+def test_a_further_test_set_makes_no_other_metric():
+    before, after = best_model_hook(), best_model_hook(key="val/segm/AP")
+    look(before, [35.0])
+    after.load_state_dict(before.state_dict())
+    assert look(after, [34.0], "val/segm/AP").best == []
+    assert look(after, [36.0], "val/segm/AP").best == [(0, 36.0)]
+
+
 @pytest.mark.parametrize("changed", [("bbox/AP75", "val"), ("segm/AP", "test")])
 def test_the_best_by_another_metric_or_set_is_not_compared_with(changed, caplog):
     before, after = best_model_hook(), best_model_hook(*changed, patience=1)
@@ -84,3 +96,15 @@ def test_a_metric_that_is_never_defined_does_not_stop_training(caplog):
     with caplog.at_level(logging.WARNING, logger="project"):
         trainer = look(best_model_hook(patience=1), [NAN, NAN, NAN])
     assert trainer.best == [] and "segm/AP is not defined" in caplog.text
+
+
+def test_the_speed_of_a_run_is_that_of_its_iterations(tmp_path):
+    settings = {"config": "", "batch_size": 4, "device": "cpu", "dtype": torch.float32}
+    hook = RunRecordHook(str(tmp_path), **settings, versions={})
+    hook.trainer = SimpleNamespace(start_iter=10, iter=20, max_iter=20)
+    hook.before_train()
+    with EventStorage() as hook.trainer.storage:
+        for _ in range(7):
+            hook.trainer.storage.put_scalar("time", 0.5)  # evaluations are none of it
+    hook.after_train()
+    assert json.loads((tmp_path / "run.json").read_text())["images_per_second"] == 8

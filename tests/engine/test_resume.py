@@ -276,6 +276,16 @@ def test_the_settings_of_a_resumed_run_are_those_of_its_config(generated_root, t
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
 
 
+@pytest.mark.parametrize("schedule", ["WarmupMultiStepLR", "WarmupCosineLR"])
+def test_fewer_iterations_than_are_done_are_one_line(generated_root, tmp_path, schedule):
+    opts = ("SOLVER.LR_SCHEDULER_NAME", schedule, "SOLVER.STEPS", "(1,)")
+    with pytest.raises(StopTraining):
+        train(config(generated_root, tmp_path / "run", *opts), stop_after=3)
+    cfg = config(generated_root, tmp_path / "run", *opts, "SOLVER.MAX_ITER", "2")
+    with pytest.raises(UserError, match=r"3 iterations are done, and SOLVER\.MAX_ITER is 2"):
+        Trainer(cfg).resume_or_load(resume=True)
+
+
 def test_weights_that_are_not_finite_are_not_saved(generated_root, tmp_path):
     cfg = config(generated_root, tmp_path / "run", "SOLVER.MAX_ITER", "1")
     trainer = Trainer(cfg)

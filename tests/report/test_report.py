@@ -14,6 +14,7 @@ from project.data.categories import Categories
 from project.errors import UserError
 from project.evaluation.coco_metrics import IOU_TYPES, evaluate_detections
 from project.evaluation.error_analysis import Kind, Truth
+from project.report.curves import _curve
 from project.report.gallery import _path, choose_pictures, gallery_records
 from project.report.page import render_report
 from project.report.runs import JudgedPicture, load_run
@@ -231,3 +232,8 @@ def test_an_object_that_is_too_small_to_have_an_outline_is_drawn_as_a_box(side):
     corners = np.array(numbers, dtype=float).reshape(-1, 2)
     assert np.allclose(corners.min(axis=0), [72, 120], atol=1.5)
     assert (np.ptp(corners, axis=0) >= 1.5).all()
+
+
+def test_a_curve_goes_on_where_a_further_test_set_gave_it_another_name():
+    lines = [{"iteration": 1, "segm/AP": 5.0}, {"iteration": 2, "val/segm/AP": 6.0}]
+    assert _curve(lines, "segm/AP", "val/segm/AP") == ((1, 2), (5.0, 6.0))
