@@ -167,6 +167,12 @@ def _check_share(predictor, path: Path, pictures: Collection, what: str, advice:
     score = max(0.5, own)
     found = OnnxDetector(path, score_threshold=min(MIN_FOUND_SCORE, own))
     share, number = share_kept(predictor, found, tqdm(pictures, leave=False), score)
+    if number == 0:
+        raise UserError(
+            f"{what}: the model finds no object with a score of {score:g} on the pictures that it"
+            " is checked on: nothing is known about the file, and it is not written; name others"
+            " (--check-on; with --int8 those to calibrate on)"
+        )
     print(f"{what}: of {number} objects there with scores from {score:g}, {share:.1%} are found")
     if share < MIN_SHARE:
         raise UserError(f"so it finds less than {MIN_SHARE:.0%}, and is not written; {advice}")

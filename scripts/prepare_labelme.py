@@ -13,7 +13,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from tqdm import tqdm
 
@@ -99,8 +99,11 @@ def _file_names(pictures: list, folder: Path) -> dict:
         places.add(place)
         # A picture elsewhere is called as its JSON: in two folders there may be two of a name.
         json_file = Path(os.path.abspath(picture.path)).relative_to(root)
-        inside = place.is_relative_to(root)
+        inside = place.is_relative_to(root) and not PureWindowsPath(picture.image_name).drive
         name = place.relative_to(root) if inside else json_file.with_suffix(place.suffix)
+        if name.as_posix() in names:
+            other = names[name.as_posix()].path
+            raise UserError(f"{picture.path} and {other}: both pictures would be called {name}")
         names[name.as_posix()] = picture
     return names
 

@@ -48,6 +48,7 @@ def test_the_threshold_of_masks_can_be_another_one(exported):
     [
         ("INPUT.MIN_SIZE_TEST", "96"),
         ("TEST.DETECTIONS_PER_IMAGE", "9"),
+        ("INPUT.REDUCED_DECODING", "True"),
         ("MODEL.ROI_HEADS.NMS_THRESH_TEST", "0.4"),
     ],
 )
@@ -55,6 +56,12 @@ def test_keys_that_are_fixed_in_the_file_are_refused(exported, capsys, key, valu
     with pytest.raises(SystemExit, match="2"):
         train_net.main(["--eval-only", "MODEL.WEIGHTS", str(exported), key, value])
     assert f"{key} is fixed in {exported}" in capsys.readouterr().err
+
+
+def test_a_gpu_for_the_file_is_refused(exported, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train_net.main(["--eval-only", "MODEL.WEIGHTS", str(exported), "MODEL.DEVICE", "cuda"])
+    assert "is evaluated on the CPU" in capsys.readouterr().err
 
 
 def test_training_from_an_onnx_file_is_one_line(exported, small_opts, capsys):

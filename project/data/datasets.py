@@ -184,7 +184,7 @@ def require_sound(files: DatasetFiles, skip_bad: bool) -> None:
         skip_bad: leave out what has errors, and list it, instead of refusing.
 
     Raises:
-        UserError: it has errors.
+        UserError: it has errors, or no picture (that is left).
     """
     inspection = inspect_dataset(files.json_file, files.image_root)
     errors = inspection.errors
@@ -201,6 +201,9 @@ def require_sound(files: DatasetFiles, skip_bad: bool) -> None:
     for kind, found in by_kind(errors).items():
         places = "; ".join(problem.place() for problem in found)
         logger.warning(f"Data set {files.name!r}, left out: {len(found)} x {kind}: {places}")
+    if not inspection.content["images"]:
+        left = " is left" if errors else ""
+        raise UserError(f"data set {files.name!r}, {files.json_file}: no picture{left}")
 
 
 def warn_of_common_pictures(cfg: CfgNode) -> None:

@@ -1,6 +1,6 @@
 """An exported model in the place of the model that it was made from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -14,7 +14,8 @@ _THRESHOLDS = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "MODEL.ROI_MASK_HEAD.THRESH_
 # What is in the file: keys, and beginnings of keys.
 _FIXED = (
     *("MODEL.", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "INPUT.FORMAT"),
-    *("INPUT.RESIZE_BACKEND", "TEST.AUG.", "TEST.DETECTIONS_PER_IMAGE"),
+    *("INPUT.RESIZE_BACKEND", "INPUT.REDUCED_DECODING"),
+    *("TEST.AUG.", "TEST.DETECTIONS_PER_IMAGE"),
 )
 
 
@@ -43,11 +44,13 @@ class ExportedModel(nn.Module):
         return [{"detections": found} for found in self.detector.predict(pictures)]
 
 
-def require_keys_of_weights(weights: str, keys: Iterable[str]) -> None:
-    """Raise :class:`UserError` for a config key that evaluating ``weights`` would not heed."""
+def require_keys_of_weights(weights: str, pairs: Mapping[str, str]) -> None:
+    """Raise :class:`UserError` for a KEY VALUE pair that evaluating ``weights`` would not heed."""
     if not is_exported(weights):
         return
-    for key in keys:
+    if pairs.get("MODEL.DEVICE", "cpu") != "cpu":
+        raise UserError(f"{weights} is evaluated on the CPU; leave MODEL.DEVICE out")
+    for key in pairs:
         is_free = key in ("MODEL.WEIGHTS", "MODEL.DEVICE", *_THRESHOLDS)
         if key.startswith(_FIXED) and not is_free:
             raise UserError(

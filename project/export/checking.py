@@ -1,5 +1,6 @@
 """Does an exported file find what the model finds?"""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -104,7 +105,7 @@ def share_kept(
         score: of the objects that are looked for, at least; those found may be less certain.
 
     Returns:
-        The share, of the same class with an IoU of 0.5; and of how many.
+        The share, of the same class with an IoU of 0.5, NaN where there is none; and of how many.
     """
     number = matched = 0
     for picture in pictures:
@@ -114,7 +115,7 @@ def share_kept(
         same_class = wanted.category_ids[:, None] == others.category_ids
         matched += int(((iou.numpy() >= 0.5) & same_class).any(axis=1).sum())
         number += len(wanted)
-    return matched / number if number else 1.0, number
+    return matched / number if number else math.nan, number
 
 
 def check_pictures(sizes: Iterable[tuple[int, int]]) -> list[np.ndarray]:

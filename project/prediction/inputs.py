@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import cv2
@@ -95,7 +96,7 @@ def find_sources(paths: Iterable[str], output: Path | None = None) -> list[Sourc
 
     Args:
         paths: files; folders, whose pictures and videos are found at any depth; globs.
-        output: a folder in which none are looked for when a folder around it is named.
+        output: a folder in which none are looked for when a folder around it is named, or a glob.
 
     Raises:
         UserError: nothing is there under a name.
@@ -119,11 +120,7 @@ def _find(path: str, output: Path | None) -> list[tuple[Path, str]]:
     if os.path.isfile(path):
         return [(Path(path), Path(path).name)]
     if os.path.isdir(path):
-        files = [
-            (file, file.relative_to(path).as_posix())
-            for file in sorted(_files_below(path, output))
-            if file.suffix.lower() in (*PICTURES, *VIDEOS) and file.is_file()
-        ]
+        files = _find_in_folder(path, output)
         if not files:
             raise UserError(f"{path}: there are no pictures in that folder")
         return files
@@ -133,7 +130,27 @@ def _find(path: str, output: Path | None) -> list[tuple[Path, str]]:
     found = [match for match in matches if os.path.isfile(match) or os.path.isdir(match)]
     if not found:
         raise UserError(f"{path}: that is no file or folder, or a link to nothing")
-    return [item for match in found for item in _find(match, output)]
+    base = os.path.join("", *takewhile(lambda part: not glob.has_magic(part), Path(path).parts))
+    if output is not None and not _is_below(base, output):
+        found = [match for match in found if not _is_below(match, output)]
+    items = []
+    for match in found:
+        items += _find_in_folder(match, output) if os.path.isdir(match) else _find(match, output)
+    if not items:
+        raise UserError(f"{path}: there are no pictures in what matches it")
+    return items
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _find_in_folder(folder: str, output: Path | None) -> list[tuple[Path, str]]:
+    return [
+        (file, file.relative_to(folder).as_posix())
+        for file in sorted(_files_below(folder, output))
+        if file.suffix.lower() in (*PICTURES, *VIDEOS) and file.is_file()
+    ]
 
 
 def _files_below(folder: str, output: Path | None) -> Iterator[Path]:

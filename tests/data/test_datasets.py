@@ -283,3 +283,13 @@ def test_a_misspelt_file_elsewhere_is_not_blamed_on_the_root(tmp_path):
     cfg.DATASETS.TRAIN_IMAGES = str(tmp_path)
     with pytest.raises(UserError, match=r"'custom_train': there is no file .*trian\.json"):
         require_dataset(cfg, "custom_train")
+
+
+@pytest.mark.parametrize("has_pictures", [True, False])
+def test_a_set_without_a_picture_is_refused_before_the_work(custom, has_pictures):
+    write(custom, coco_json() if has_pictures else {**coco_json(), "images": [], "annotations": []})
+    custom.DATASETS.TRAIN_IMAGES = "empty"
+    (Path(custom.DATASETS.ROOT) / "empty").mkdir()
+    expected = "no picture is left" if has_pictures else "no picture$"
+    with pytest.raises(UserError, match=expected):
+        require_sound(require_dataset(custom, "custom_train"), skip_bad=True)

@@ -157,6 +157,27 @@ def test_pictures_of_one_name_outside_of_the_folder(tmp_path):
     assert {image["file_name"] for image in content["images"]} == {"a/1.jpg", "b/1.jpg"}
 
 
+def test_a_picture_elsewhere_does_not_replace_one_of_the_same_name(tmp_path, capsys):
+    annotate(tmp_path / "photos", "a.jpg", [])
+    annotate(tmp_path / "in", "a.jpg", [])
+    (tmp_path / "in/a.json").rename(tmp_path / "in/b.json")
+    annotate(tmp_path / "in", "a.jpg", [], imagePath="../photos/a.jpg")
+    with pytest.raises(SystemExit, match="2"):
+        prepare_labelme.main([str(tmp_path / "in"), str(tmp_path / "out")])
+    assert "both pictures would be called a.jpg" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_drive_of_windows_is_elsewhere(tmp_path):
+    annotate(tmp_path / "in", "a.jpg", [shape("x", [[1, 1], [20, 1], [20, 20]])])
+    path = tmp_path / "in/a.json"
+    pixels = base64.b64encode((tmp_path / "in/a.jpg").read_bytes()).decode()
+    content = {**json.loads(path.read_text()), "imagePath": "C:\\data\\x.jpg", "imageData": pixels}
+    path.write_text(json.dumps(content))
+    (tmp_path / "in/a.jpg").unlink()
+    assert prepare(tmp_path / "in", tmp_path / "out")["images"][0]["file_name"] == "a.jpg"
+
+
 def test_a_picture_in_a_json_is_not_kept_in_memory(tmp_path):
     annotate(tmp_path, "a.jpg", [], imageData=base64.b64encode(bytes(1000)).decode())
     picture = read_labelme(tmp_path / "a.json")

@@ -302,6 +302,10 @@ def test_less_precision_is_refused_where_it_finds_too_little(
     with pytest.raises(SystemExit, match="2"):
         export_model.main(arguments)
     assert advice in capsys.readouterr().err and not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit, match="2"):
+        export_model.main([*arguments, "--opts", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "1.0"])
+    assert "nothing is known about the file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
     monkeypatch.setattr(export_model, "MIN_SHARE", 0)
     export_model.main(arguments)
     assert said in capsys.readouterr().out

@@ -81,4 +81,5 @@ def test_the_share_counts_objects_of_the_same_class_and_place():
     assert share(other_class) == (0.0, 3)
     moved = type(whole)(**{**vars(whole), "boxes_xyxy": whole.boxes_xyxy + 20})
     assert share(moved) == (0.0, 3)
-    assert share(whole, score=0.95) == (1.0, 0)
+    nothing_to_find, number = share(whole, score=0.95)
+    assert np.isnan(nothing_to_find) and number == 0

@@ -256,6 +256,19 @@ def test_a_folder_is_searched_behind_links_but_for_what_was_written_there(tmp_pa
     assert [source.name for source in find_sources([str(output)], output)] == ["pictures/x"]
 
 
+def test_a_pattern_does_not_find_what_was_written_there(tmp_path, monkeypatch):
+    for name in ("a.jpg", "in/b.jpg", "out/pictures/a.jpg", "empty/x.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/*.jpg", str(tmp_path / "**/*.jpg"), "*"):
+        found = {source.path.name for source in find_sources([pattern], Path("out"))}
+        assert found == {"a.jpg", "b.jpg"}, pattern
+    assert len(find_sources(["out/**/*.jpg"], Path("out"))) == 1  # a name that was given
+    with pytest.raises(UserError, match="no pictures in what matches it"):
+        find_sources(["emp*"], Path("out"))
+
+
 def test_a_link_to_nothing_is_one_line_and_left_out_of_a_pattern(tmp_path):
     dead = tmp_path / "dead.jpg"
     dead.symlink_to(tmp_path / "nowhere.jpg")
