@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from project.checkpoint.reading import find_weights, newest_checkpoint, read_des
 from project.errors import UserError
 from project.recipes import DEFAULT_RECIPE
 from project.schedule import EPOCH_KEYS
+from project.values import value_of
 
 logger = logging.getLogger(__name__)
 
@@ -279,7 +281,12 @@ def _merge_opts(cfg: CfgNode, given: dict[str, str]) -> None:
             # Whoever names iterations means them, whatever a file says in epochs.
             given = {epoch_key: "()" if epoch_key == "SOLVER.STEP_EPOCHS" else "0", **given}
     for key, value in given.items():
+        if key not in _flat_keys(cfg):
+            raise UserError(f"there is no config key {key}{_similar_key(cfg, key)}")
         try:
+            # A threshold of 0, say: yacs takes no whole number for a float.
+            if isinstance(value_of(cfg, key), float) and re.fullmatch(r"[+-]?\d+", value):
+                value = f"{value}.0"
             cfg.merge_from_list([key, value])
         except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
             raise UserError(f"{key} {value}: {_one_line(error)}{_similar_key(cfg, key)}") from error

@@ -6,6 +6,7 @@ import math
 from detectron2.config import CfgNode
 
 from project.errors import UserError
+from project.values import value_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def in_iterations(cfg: CfgNode, num_pictures: int) -> CfgNode:
     per_epoch = math.ceil(num_pictures / cfg.SOLVER.IMS_PER_BATCH)
     changed: list = []
     for epoch_key, iteration_key in EPOCH_KEYS.items():
-        epochs = _get(cfg, epoch_key)
+        epochs = value_of(cfg, epoch_key)
         if isinstance(epochs, (list, tuple)):
             iterations: object = tuple(epoch * per_epoch for epoch in epochs)
         else:
@@ -43,7 +44,7 @@ def in_iterations(cfg: CfgNode, num_pictures: int) -> CfgNode:
             changed += [iteration_key, iterations]
             logger.info(
                 f"{epoch_key} {epochs}, with {per_epoch} iterations an epoch: {iteration_key}"
-                f" {iterations} instead of {_get(cfg, iteration_key)}"
+                f" {iterations} instead of {value_of(cfg, iteration_key)}"
             )
     cfg = cfg.clone()
     cfg.defrost()
@@ -71,9 +72,3 @@ def _warn_of_warmup(cfg: CfgNode) -> None:
             f" learning rate reaches {reached:.0%} of SOLVER.BASE_LR only; make it smaller, or"
             " train longer"
         )
-
-
-def _get(cfg: CfgNode, key: str) -> object:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg

@@ -51,9 +51,9 @@ AT_LEAST = {
 def require_sound_model(cfg: CfgNode) -> None:
     """Raise :class:`UserError` for the first value of a config that no model can have."""
     for key, choices in MODEL_CHOICES.items():
-        require_choice(key, _value(cfg, key), choices)
+        require_choice(key, value_of(cfg, key), choices)
     for key, registry in REGISTRIES.items():
-        name = _value(cfg, key)
+        name = value_of(cfg, key)
         if name not in registry:
             known = ", ".join(name for name, _ in registry)
             raise UserError(f"{key} is {name!r}; choose one of {known}")
@@ -84,9 +84,9 @@ def _require_sound_cascade(cfg: CfgNode) -> None:
 def require_sound_values(cfg: CfgNode) -> None:
     """Raise :class:`UserError` for the first value of a training's config that cannot be."""
     for key, choices in CHOICES.items():
-        require_choice(key, _value(cfg, key), choices)
+        require_choice(key, value_of(cfg, key), choices)
     for key, least in AT_LEAST.items():
-        value = _value(cfg, key)
+        value = value_of(cfg, key)
         if not (isinstance(value, (int, float)) and value >= least):
             which = "more than 0" if 0 < least < 1 else f"{least} or more"
             raise UserError(f"{key} is {value!r}; choose a number, {which}")
@@ -100,5 +100,6 @@ def require_sound_values(cfg: CfgNode) -> None:
         raise UserError("DATASETS.TRAIN names no data set")
 
 
-def _value(cfg: CfgNode, key: str) -> object:
+def value_of(cfg: CfgNode, key: str) -> object:
+    """What a config says under a key such as "SOLVER.MAX_ITER"; AttributeError if it has none."""
     return reduce(getattr, key.split("."), cfg)

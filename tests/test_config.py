@@ -39,6 +39,13 @@ def test_foreign_weights_get_the_default_recipe(tmp_path):
     assert cfg.MODEL.BACKBONE.NAME == "build_resnest50_fpn_backbone"
 
 
+@pytest.mark.parametrize("value", ["0", "1", "+1", "1e0"])
+def test_a_whole_number_is_a_float_too(value):
+    cfg = load(opts=["SOLVER.WEIGHT_DECAY", value, "SOLVER.MAX_ITER", "7"])
+    assert cfg.SOLVER.WEIGHT_DECAY == float(value) and cfg.SOLVER.MAX_ITER == 7
+    assert type(cfg.SOLVER.WEIGHT_DECAY) is float and type(cfg.SOLVER.MAX_ITER) is int
+
+
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
