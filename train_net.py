@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train, evaluate or export a model: the project's main program.
+"""Train or evaluate a model, or write a submission: the project's main program.
 
 python train_net.py --num-gpus 2 --config-file configs/tiny_voc/....yaml [KEY VALUE ...]
 torchrun --nproc-per-node 2 train_net.py --config-file ...
@@ -37,7 +37,7 @@ class _ListRecipes(argparse.Action):
 def build_parser() -> argparse.ArgumentParser:
     """The options that programs of Detectron2 have, under the same names, and the project's own."""
     parser = argparse.ArgumentParser(
-        description="Train Cascade Mask R-CNN; --eval-only evaluates, --format-only exports.",
+        description="Train Cascade Mask R-CNN; --eval-only evaluates, or writes a submission.",
         epilog=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,12 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format-only",
-        metavar="FILE",
+        metavar="JSON",
         default="",
         help="with --eval-only: write the submission file of a test set that has no annotations",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the run in OUTPUT_DIR, or FILE"
+        "--overwrite", action="store_true", help="replace the run in OUTPUT_DIR, or JSON"
     )
     parser.add_argument(
         "--dry-run",

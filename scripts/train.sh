@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train the tiny-VOC recipe on the data in data/, on every GPU that there is.
+# Train the tiny-VOC recipe on the data in data/, on every GPU that there is. The recipe's batch
+# is for one or two; four take SOLVER.IMS_PER_BATCH 4 SOLVER.BASE_LR 0.005, and CUDA_VISIBLE_DEVICES=0,1 leaves two.
 #
 #   bash scripts/train.sh [KEY VALUE ...]
 set -euo pipefail

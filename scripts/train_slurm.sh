@@ -5,7 +5,12 @@
 #
 # Call it from the repository's root, which every node must see, OUTPUT_DIR too. Two minutes before the
 # time is up, and when the job is pre-empted, training saves and ends (torchrun leaves it 30 seconds for
-# that); a job that SLURM queues again goes on from there. What is set here can be set on sbatch's command line.
+# that); a job that SLURM queues again goes on from there. It does not queue one again whose time was up:
+#
+#   sbatch --nodes 2 --gpus-per-node 4 scripts/train_slurm.sh --resume OUTPUT_DIR DIR
+#
+# With --num-gpus 4 before the other options, a node whose GPUs torch cannot use ends the job; without, it
+# trains on its CPUs. What is set here can be set on sbatch's command line.
 #SBATCH --job-name=train_net
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=8
