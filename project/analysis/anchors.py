@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from detectron2.structures import Boxes, BoxMode, pairwise_iou
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """The best anchor of each object.
+    """The best anchor of each object, of those that ``RPN.BOUNDARY_THRESH`` lets train.
 
     Attributes:
         ious: its IoU with the object's box. Float, shape (N,).
@@ -31,7 +32,7 @@ class AnchorFit:
 
 
 def fit_anchors(cfg: CfgNode, records: Iterable[Mapping]) -> AnchorFit:
-    """Compare every object of ``records`` with all anchors, at the size that is tested with.
+    """Compare every object of ``records`` with the anchors, at the size that is tested with.
 
     Args:
         cfg: of the model.
@@ -42,7 +43,11 @@ def fit_anchors(cfg: CfgNode, records: Iterable[Mapping]) -> AnchorFit:
     generator = build_anchor_generator(cfg, shapes)
     strides = [shape.stride for shape in shapes]
     limits = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    anchors_of_size: dict[tuple[int, int], tuple[Boxes, torch.Tensor]] = {}
+
+    @lru_cache(maxsize=8)  # of 800 x 1333 pixels, 6 MB
+    def anchors_of(size: tuple[int, int]) -> tuple[Boxes, torch.Tensor]:
+        return _anchors(generator, size, strides, backbone.size_divisibility)
+
     rows = []
     for record in records:
         annotations = [item for item in record["annotations"] if not item.get("iscrowd", 0)]
@@ -51,16 +56,16 @@ def fit_anchors(cfg: CfgNode, records: Iterable[Mapping]) -> AnchorFit:
         height, width = size = record["height"], record["width"]
         if limits[0]:  # 0 stands for pictures as they are
             size = T.ResizeShortestEdge.get_output_shape(height, width, *limits)
-        if size not in anchors_of_size:
-            divisor = backbone.size_divisibility
-            anchors_of_size[size] = _anchors(generator, size, strides, divisor)
-        anchors, levels = anchors_of_size[size]
+        anchors, levels = anchors_of(size)
         boxes = np.array(
             [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
         )
         boxes = boxes * ([size[1] / width, size[0] / height] * 2)
         boxes = torch.as_tensor(boxes, dtype=torch.float32)
-        best, index = pairwise_iou(Boxes(boxes), anchors).max(dim=1)
+        iou = pairwise_iou(Boxes(boxes), anchors)
+        if cfg.MODEL.RPN.BOUNDARY_THRESH >= 0:
+            iou[:, ~anchors.inside_box(size, cfg.MODEL.RPN.BOUNDARY_THRESH)] = 0
+        best, index = iou.max(dim=1)
         width, height = (boxes[:, 2:] - boxes[:, :2]).T
         classes = torch.tensor([item["category_id"] for item in annotations])
         columns = best, levels[index], (width * height).sqrt(), height / width, classes

@@ -245,8 +245,10 @@ class PreciseBN(hooks.PreciseBN):
         self._build_loader = None  # which has all records
 
     def update_stats(self) -> None:
-        self._data_iter = None
-        super().update_stats()
+        try:
+            super().update_stats()
+        finally:
+            self._data_iter = None  # its workers end with it; the next time begins anew
 
 
 def share_statistics(model: torch.nn.Module) -> None:

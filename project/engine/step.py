@@ -186,6 +186,12 @@ class TrainStep(SimpleTrainer):
         state = {i: before[name] for i, name in enumerate(names) if name in before}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for parameter, kept in self.optimizer.state.items():
+            # The fused step wants its numbers as the weights have them in memory, which depends on
+            # the device (channels last or not); torch leaves them as they were saved.
+            if kept.get("momentum_buffer") is not None:
+                buffer = torch.empty_like(parameter).copy_(kept["momentum_buffer"])
+                kept["momentum_buffer"] = buffer
         _begin_momentum(self.optimizer)
         if state_dict["grad_scaler"]:  # empty where there was nothing to scale, on another machine
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

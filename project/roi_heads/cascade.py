@@ -1,6 +1,7 @@
 """The heads of Cascade R-CNN (Cai and Vasconcelos 2019), as in Detectron2 or in mmdetection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -11,9 +12,12 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from project.backbone.cpu_sync_batchnorm import CPUSyncBatchNorm
 from project.box_regression import build_box2box_transform
 from project.errors import UserError, require_choice
 from project.layers.cuda_graphs import GraphedCalls
@@ -26,6 +30,7 @@ from project.structures.clipping import box_limits, clip_boxes
 from project.structures.padding import pad_rows
 
 SCORE_FUSIONS = ("probs", "logits")
+_SYNCHRONISED = (nn.SyncBatchNorm, CPUSyncBatchNorm)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -282,10 +287,11 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
         number = sum(len(x) for x in positives)
         if number == 0 and self.mask_pooler is not None:
             # A RoI without weight: Detectron2's Conv2d refuses an empty batch with SyncBatchNorm,
-            # for whose statistics the other processes wait, and plain BatchNorm does so too.
+            # for whose statistics the other processes wait.
             first = next((i for i, x in enumerate(rois) if len(x)), 0)
             some = [x[: int(i == first)] for i, x in enumerate(rois)]
-            logits = mask_head.layers(self._pool_masks(features, some, "proposal_boxes"))
+            with _without_learning_statistics(mask_head):
+                logits = mask_head.layers(self._pool_masks(features, some, "proposal_boxes"))
             losses = {"loss_mask": logits.sum() * 0}
         else:
             losses = mask_head(self._pool_masks(features, positives, "proposal_boxes"), positives)
@@ -424,6 +430,28 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             # Not len(): a trace would fix it.
             probs = probs[torch.arange(probs.shape[0], device=classes.device), classes][:, None]
         return probs
+
+
+@contextmanager
+def _without_learning_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm leaves its running statistics alone, unless all processes share them.
+
+    Shared ones are mostly of the other processes' RoIs, and are the same on each.
+    """
+    norms = [
+        norm
+        for norm in module.modules()
+        if isinstance(norm, _BatchNorm)
+        and not (isinstance(norm, _SYNCHRONISED) and comm.get_world_size() > 1)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _copy_matched_fields(target: Instances, matches: torch.Tensor, rois: Instances) -> None:

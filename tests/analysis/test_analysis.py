@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, ImageList, pairwise_iou
+from detectron2.structures import Boxes, BoxMode, ImageList, pairwise_iou
 
 from project.analysis.anchors import fit_anchors
 from project.analysis.cost import count_cost
@@ -79,6 +79,15 @@ def test_anchors_are_those_of_the_rpn(cfg):
     assert len(fit.ious) == len(ious) > 20
     assert np.allclose(fit.ious, ious, atol=1e-4)
     assert fit.levels.tolist() == levels and fit.classes.tolist() == classes
+
+
+def test_anchors_that_reach_out_of_the_picture_do_not_count_where_they_do_not_train(cfg):
+    box = {"bbox": [0, 0, 60, 20], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    record = {"height": 20, "width": 60, "annotations": [box]}
+    assert fit_anchors(cfg, [record]).ious[0] > 0
+    cfg.MODEL.RPN.BOUNDARY_THRESH = 0
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[256]] * 5  # the picture becomes 32 pixels high
+    assert fit_anchors(cfg, [record]).ious[0] == 0
 
 
 def test_no_objects_have_no_anchors(cfg):

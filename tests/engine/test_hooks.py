@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from project.engine.hooks import BestModelHook, EvalHook, StopTraining
+from project.engine.hooks import BestModelHook, EvalHook, PreciseBN, StopTraining
 from project.engine.run_record import RunRecordHook
 
 NAN = float("nan")
@@ -108,3 +108,13 @@ def test_the_speed_of_a_run_is_that_of_its_iterations(tmp_path):
             hook.trainer.storage.put_scalar("time", 0.5)  # evaluations are none of it
     hook.after_train()
     assert json.loads((tmp_path / "run.json").read_text())["images_per_second"] == 8
+
+
+def test_what_feeds_precise_statistics_ends_with_them():
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1))
+    hook = PreciseBN(1, model, lambda seed: [torch.full((2, 1, 2, 2), 3.0)] * 3, 2)
+    hook.trainer = SimpleNamespace(seed=0)
+    hook.before_train()
+    with EventStorage():
+        hook.update_stats()
+    assert model[0].running_mean.item() == 3 and hook._data_iter is None

@@ -118,6 +118,24 @@ def test_momentum_goes_by_name_where_other_parameters_train():
     assert (momentum["b"] == 0).all() and (momentum["c"] == 1).all()
 
 
+def test_momentum_has_its_weights_place_in_memory():
+    gradient = torch.randn(4, 3, 3, 3)
+
+    def step(memory_format: torch.memory_format) -> TrainStep:
+        model = torch.nn.Conv2d(3, 4, 3, bias=False).to(memory_format=memory_format)
+        torch.nn.init.zeros_(model.weight)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=True)
+        return TrainStep(model, optimizer, seed=0)
+
+    before, after = step(torch.contiguous_format), step(torch.channels_last)
+    before.model.weight.grad = gradient.clone()
+    before.optimizer.step()
+    after.load_state_dict(before.state_dict())
+    after.model.weight.grad = torch.zeros_like(after.model.weight)
+    after.optimizer.step()
+    assert torch.allclose(after.model.weight, -0.1 * 0.9 * gradient)
+
+
 def test_out_of_memory_is_one_line_with_sizes_and_keys():
     def loss(weight, ids):
         return torch.empty(2**50).sum()

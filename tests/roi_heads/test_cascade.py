@@ -169,6 +169,19 @@ def test_pictures_without_objects_train(small_opts, batch, opts, first_without):
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
+@pytest.mark.parametrize("first_without", [0, 1])
+def test_statistics_of_masks_are_those_of_objects(small_opts, batch, first_without):
+    model, _ = build(small_opts)
+    norms = [m for m in model.roi_heads.mask_head.modules() if hasattr(m, "running_mean")]
+    assert norms
+    for record in batch[first_without:]:
+        record["instances"] = record["instances"][:0]
+    step(model, batch)
+    learn = first_without > 0
+    assert all(bool(norm.running_mean.any()) == learn for norm in norms)
+    assert all(norm.momentum == 0.1 for norm in norms)
+
+
 def test_only_refined_proposals_go_on_to_the_next_stage(small_opts):
     model, _ = build(small_opts, *ORIGINAL)
     heads = model.roi_heads.train()
