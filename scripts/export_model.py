@@ -164,14 +164,16 @@ def _check_share(predictor, path: Path, pictures: Collection, what: str, advice:
     from project.runtime.detector import OnnxDetector
 
     own = predictor.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-    score = max(0.5, own)
     found = OnnxDetector(path, score_threshold=min(MIN_FOUND_SCORE, own))
-    share, number = share_kept(predictor, found, tqdm(pictures, leave=False), score)
-    if number == 0:
+    for score in (max(0.5, own), own):  # a model that was trained briefly is certain of nothing
+        share, number = share_kept(predictor, found, tqdm(pictures, leave=False), score)
+        if number:
+            break
+    else:
         raise UserError(
-            f"{what}: the model finds no object with a score of {score:g} on the pictures that it"
-            " is checked on: nothing is known about the file, and it is not written; name others"
-            " (--check-on; with --int8 those to calibrate on)"
+            f"{what}: the model finds no object on the pictures that it is checked on: nothing is"
+            " known about the file, and it is not written; name others (--check-on; with --int8"
+            " those to calibrate on)"
         )
     print(f"{what}: of {number} objects there with scores from {score:g}, {share:.1%} are found")
     if share < MIN_SHARE:

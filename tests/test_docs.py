@@ -226,6 +226,10 @@ def test_it_runs(with_runs, tmp_path, monkeypatch, command):
         arguments += ["MODEL.DEVICE", "cpu"]
     if module.__name__ == "scripts.predict" and "output/demo/model.onnx" not in arguments:
         arguments = [*arguments, "--opts", "MODEL.DEVICE", "cpu"]
+    if {"--half", "--int8"} & {*arguments}:
+        # The model of these tests has learnt nothing: what it finds is chance.
+        monkeypatch.setattr(module, "MIN_SHARE", 0)
+        arguments = [*arguments, "--opts", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
     if module.__name__ == "scripts.subset_dataset":
         arguments[1:] = ["3", "6"]  # the generated set has twelve
     assert exit_code(module.main, arguments) == 0
