@@ -288,8 +288,8 @@ def _merge_opts(cfg: CfgNode, given: dict[str, str]) -> None:
             if isinstance(value_of(cfg, key), float) and re.fullmatch(r"[+-]?\d+", value):
                 value = f"{value}.0"
             cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-            raise UserError(f"{key} {value}: {_one_line(error)}{_similar_key(cfg, key)}") from error
+        except (ValueError, AssertionError, TypeError) as error:
+            raise UserError(f"{key} {value}: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

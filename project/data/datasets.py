@@ -12,6 +12,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 
 from project.data.categories import Categories, read_categories
 from project.data.checking.problems import KINDS, Severity
@@ -238,3 +239,11 @@ def sets_with_annotations(cfg: CfgNode, names: Iterable[str]) -> tuple[str, ...]
 def evaluable_sets(cfg: CfgNode) -> tuple[str, ...]:
     """Those of ``DATASETS.TEST`` that can be evaluated on."""
     return sets_with_annotations(cfg, cfg.DATASETS.TEST)
+
+
+def with_evaluable_sets(cfg: CfgNode) -> CfgNode:
+    """A config with those of ``DATASETS.TEST`` that have annotations now; in every process."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = comm.all_gather(evaluable_sets(cfg))[0]
+    return cfg

@@ -11,9 +11,7 @@ import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from fvcore.nn.precise_bn import get_bn_modules
 from timm.utils import ModelEmaV3
-from torch import distributed
 from torch.utils.data import DataLoader
 
 from project.data.loading import STOP_SIGNALS
@@ -249,19 +247,6 @@ class PreciseBN(hooks.PreciseBN):
             super().update_stats()
         finally:
             self._data_iter = None  # its workers end with it; the next time begins anew
-
-
-def share_statistics(model: torch.nn.Module) -> None:
-    """Give BatchNorm on every process the running statistics of the main one.
-
-    Each process has those of its own pictures, and checkpoints have the main one's. Nor are they
-    equal after :class:`PreciseBN` with SyncBN: fvcore weighs them by each process's own number of
-    RoIs.
-    """
-    if comm.get_world_size() > 1:
-        for norm in get_bn_modules(model):
-            distributed.broadcast(norm.running_mean, src=0)
-            distributed.broadcast(norm.running_var, src=0)
 
 
 class SignalHook(HookBase):

@@ -16,7 +16,7 @@ from torch import nn
 
 from project.checkpoint.checkpointer import Checkpointer
 from project.checkpoint.reading import find_weights, newest_checkpoint
-from project.data.datasets import register_datasets
+from project.data.datasets import register_datasets, with_evaluable_sets
 from project.engine.checks import categories_of_job, check, submission_set
 from project.engine.console import log_to_console, log_to_file
 from project.engine.dry_run import dry_run
@@ -24,7 +24,7 @@ from project.engine.job import Job
 from project.engine.launch import OTHERS_ERROR_SECONDS
 from project.engine.output_dir import claim_output_dir, require_trainer
 from project.engine.run_record import is_claimed, is_finished, outlives_its_processes
-from project.engine.trainer import Trainer, with_evaluable_sets
+from project.engine.trainer import Trainer
 from project.errors import UserError
 from project.evaluation.exported_model import ExportedModel, with_whole_pictures
 from project.files import write_text

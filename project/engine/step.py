@@ -44,7 +44,7 @@ class TrainStep(SimpleTrainer):
         detect_anomaly: bool = False,
     ):
         super().__init__(model, [], optimizer)
-        _begin_momentum(optimizer)
+        _complete_momentum(optimizer)
         self.seed = seed
         self.dtype = dtype
         self.accumulate = accumulate
@@ -186,13 +186,7 @@ class TrainStep(SimpleTrainer):
         state = {i: before[name] for i, name in enumerate(names) if name in before}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        for parameter, kept in self.optimizer.state.items():
-            # The fused step wants its numbers as the weights have them in memory, which depends on
-            # the device (channels last or not); torch leaves them as they were saved.
-            if kept.get("momentum_buffer") is not None:
-                buffer = torch.empty_like(parameter).copy_(kept["momentum_buffer"])
-                kept["momentum_buffer"] = buffer
-        _begin_momentum(self.optimizer)
+        _complete_momentum(self.optimizer)
         if state_dict["grad_scaler"]:  # empty where there was nothing to scale, on another machine
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
@@ -205,17 +199,21 @@ class TrainStep(SimpleTrainer):
         return [names[p].removeprefix("module.") for group in groups for p in group["params"]]
 
 
-def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give parameters without a momentum one of zeros, which changes nothing.
+def _complete_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter a momentum that a fused step can use.
 
-    A fused step wants all of those that have a gradient to have one, or none; and which ones have a
-    gradient may change.
+    It wants all of those that have a gradient to have one, or none, and which ones have a gradient
+    may change: without one, it is of zeros, which changes nothing. And it wants its numbers as the
+    parameter has them in memory, which depends on the machine (channels last or not); torch loads
+    them as they were saved.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("momentum") else []:
             state = optimizer.state[parameter]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
+            momentum = torch.zeros_like(parameter)
+            if state.get("momentum_buffer") is not None:
+                momentum.copy_(state["momentum_buffer"])
+            state["momentum_buffer"] = momentum
 
 
 def _number_of(image_id: int | str) -> int:

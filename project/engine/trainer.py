@@ -24,7 +24,7 @@ from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
 from project.checkpoint.checkpointer import Checkpointer, remove_old_checkpoints
 from project.checkpoint.reading import newest_checkpoint, read_checkpoint
 from project.data.categories import Categories
-from project.data.datasets import evaluable_sets
+from project.data.datasets import with_evaluable_sets
 from project.data.loading import build_train_loader, start_worker, training_records
 from project.data.mapper import build_mapper
 from project.engine.hints import HintHook
@@ -37,7 +37,6 @@ from project.engine.hooks import (
     SignalHook,
     StopTraining,
     TimedWriter,
-    share_statistics,
 )
 from project.engine.progress import ProgressPrinter
 from project.engine.run_record import RunRecordHook
@@ -48,6 +47,7 @@ from project.evaluation.evaluator import COCOInstanceEvaluator, DetectionCollect
 from project.files import write_json
 from project.meta_arch.test_time_augmentation import as_tested
 from project.precision import training_dtype
+from project.running_statistics import share_statistics
 from project.schedule import in_iterations
 from project.seeding import seed_generators
 from project.versions import versions
@@ -431,14 +431,6 @@ def _refuse_to_resume(checkpoint: str) -> NoReturn:
 def iou_types(cfg: CfgNode) -> tuple[str, ...]:
     """What is evaluated: boxes ("bbox") and, where the model has them, masks ("segm")."""
     return tuple(IOU_TYPES) if cfg.MODEL.MASK_ON else ("bbox",)
-
-
-def with_evaluable_sets(cfg: CfgNode) -> CfgNode:
-    """A config with those of ``DATASETS.TEST`` that have annotations now; in every process."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATASETS.TEST = comm.all_gather(evaluable_sets(cfg))[0]
-    return cfg
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -1,7 +1,6 @@
 """The heads of Cascade R-CNN (Cai and Vasconcelos 2019), as in Detectron2 or in mmdetection."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -12,12 +11,9 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
-from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from project.backbone.cpu_sync_batchnorm import CPUSyncBatchNorm
 from project.box_regression import build_box2box_transform
 from project.errors import UserError, require_choice
 from project.layers.cuda_graphs import GraphedCalls
@@ -25,12 +21,12 @@ from project.layers.roi_align import pool_every_level, use_fast_roi_align
 from project.loss_normalizer import share_of_mean
 from project.roi_heads.detections import find_detections
 from project.roi_heads.matched_masks import MatchedMasks
+from project.running_statistics import statistics_left_alone
 from project.seeding import subsample_labels
 from project.structures.clipping import box_limits, clip_boxes
 from project.structures.padding import pad_rows
 
 SCORE_FUSIONS = ("probs", "logits")
-_SYNCHRONISED = (nn.SyncBatchNorm, CPUSyncBatchNorm)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -290,7 +286,7 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             # for whose statistics the other processes wait.
             first = next((i for i, x in enumerate(rois) if len(x)), 0)
             some = [x[: int(i == first)] for i, x in enumerate(rois)]
-            with _without_learning_statistics(mask_head):
+            with statistics_left_alone(mask_head):
                 logits = mask_head.layers(self._pool_masks(features, some, "proposal_boxes"))
             losses = {"loss_mask": logits.sum() * 0}
         else:
@@ -430,28 +426,6 @@ class ExtendedCascadeROIHeads(CascadeROIHeads):
             # Not len(): a trace would fix it.
             probs = probs[torch.arange(probs.shape[0], device=classes.device), classes][:, None]
         return probs
-
-
-@contextmanager
-def _without_learning_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm leaves its running statistics alone, unless all processes share them.
-
-    Shared ones are mostly of the other processes' RoIs, and are the same on each.
-    """
-    norms = [
-        norm
-        for norm in module.modules()
-        if isinstance(norm, _BatchNorm)
-        and not (isinstance(norm, _SYNCHRONISED) and comm.get_world_size() > 1)
-    ]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 def _copy_matched_fields(target: Instances, matches: torch.Tensor, rois: Instances) -> None:

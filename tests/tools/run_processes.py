@@ -15,11 +15,11 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from project.backbone.cpu_sync_batchnorm import use_cpu_sync_batchnorm
-from project.engine.hooks import share_statistics
 from project.engine.launch import Processes, launch
 from project.engine.step import TrainStep
 from project.errors import UserError, reports_user_errors
 from project.loss_normalizer import share_of_mean
+from project.running_statistics import share_statistics
 
 CHANNELS = 3
 
