@@ -66,6 +66,7 @@ def resizers(request, tmp_path_factory):
 @example(height=96, width=96)  # nothing to do
 @example(height=192, width=192)  # half, for which OpenCV has an own routine
 @example(height=400, width=90)  # where Pillow begins with y
+@example(height=152, width=39)  # where it does not, though twice as high as wide
 @example(height=48, width=61)  # larger
 def test_every_byte_is_equal(resizers, height, width):
     module, session, resize = resizers
